@@ -1,0 +1,41 @@
+# make demo: the whole way on a small world that it draws itself. make test: lint, types, tests.
+PYTHON ?= python3
+BIN := .venv/bin
+PATH := $(CURDIR)/$(BIN):$(PATH)
+export PATH
+
+.PHONY: install demo test lint types clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e ".[cpu,train,dev]"
+	touch $@
+
+demo: install
+	rm -rf demo
+	xmr init --sample demo
+	cd demo && xmr train
+	cd demo && xmr eval
+	cd demo && xmr export
+	cd demo && xmr index corpus/
+	cd demo && xmr query --image query/dog.jpg --to sound
+	cd demo && xmr query --text "a small red bell on a plain background" --to image,sound
+
+# mypy does not follow the redirects of an editable install, so it is shown the package through two links
+types: install
+	mkdir -p build/typing/xmr
+	ln -sfn ../../../engine build/typing/xmr/engine
+	ln -sfn ../../../train build/typing/xmr/train
+	mypy
+
+lint: install
+	ruff check .
+	ruff format --check .
+
+test: lint types
+	pytest
+
+clean:
+	rm -rf .venv build demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

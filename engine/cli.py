@@ -1,0 +1,192 @@
+"""The xmr command: parse, call, print. Heavy imports stand inside the commands, so that --help is instant."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from xmr.engine import terminal, workspace
+from xmr.engine.errors import UsageError, XmrError
+
+DONE_WITH_SKIPPED = 3
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """Turns the user's mistakes into one sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except XmrError as error:
+            terminal.note(f"xmr: {error}")
+            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+        except KeyboardInterrupt:
+            terminal.note("xmr: interrupted; run the same command again to go on")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Learn one space for what is seen, heard and read; embed a corpus with it and rank it.",
+)
+
+
+def _mount_training() -> None:
+    """The only arrow from engine to train: the names of its commands. What they need is imported when they run."""
+    from xmr.train import cli
+
+    for name, command in cli.COMMANDS.items():
+        app.command(name)(command)
+
+
+_mount_training()
+
+ModelOption = Annotated[Path | None, typer.Option("--model", help="Exported model folder; default .xmr/model.")]
+IndexOption = Annotated[Path | None, typer.Option("--index", help="Index folder; default .xmr/index.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+@app.command()
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders or files to embed.")],
+    model: ModelOption = None,
+    index: IndexOption = None,
+    workers: Annotated[int, typer.Option(min=0, help="Decoding processes; 0: one less than the CPUs.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Items a run of the network.")] = 32,
+    device: DeviceOption = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 instead of 3 when files were skipped.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Embed folders of images, sounds and texts; run again, only new and changed files are embedded.
+
+    Example: xmr index corpus/
+    """
+    from xmr.engine.corpus import scan
+    from xmr.engine.index import Index
+    from xmr.engine.media import MODALITIES
+
+    opened_model = _open_model(model, device)
+    folder = index or workspace.default_folder("index")
+    corpus = scan(paths, {MODALITIES[name].medium for name in opened_model.modalities})
+    opened = Index.open(folder) if folder.exists() and any(folder.iterdir()) else Index.create(folder, opened_model)
+    terminal.note(f"{len(corpus.files)} files found, model {opened_model.name} on {opened_model.device}")
+    with terminal.progress_bar("embedding") as progress:
+        summary = opened.add(opened_model, corpus, workers=workers, batch_size=batch_size, progress=progress)
+    for sentence in summary.notes:
+        terminal.note(f"note: {sentence}")
+    for sentence in summary.skipped:
+        terminal.note(f"skipped: {sentence}")
+    if as_json:
+        terminal.print_json([asdict(summary) | {"items": opened.counts()}])
+    else:
+        held = ", ".join(f"{count} {modality}" for modality, count in opened.counts().items()) or "nothing"
+        print(
+            f"{summary.n_embedded} files embedded ({summary.n_items} items), {summary.n_unchanged} unchanged, "
+            f"{summary.n_removed} removed, {len(summary.skipped)} skipped, {summary.n_ignored} of other kinds ignored; "
+            f"the index holds {held}"
+        )
+    if summary.skipped:
+        raise typer.Exit(1 if strict else DONE_WITH_SKIPPED)
+
+
+@app.command()
+def query(
+    image: Annotated[Path | None, typer.Option(help="Ask with an image file.")] = None,
+    sound: Annotated[Path | None, typer.Option(help="Ask with a sound file.")] = None,
+    speech: Annotated[Path | None, typer.Option(help="Ask with a recording of spoken words.")] = None,
+    text: Annotated[str | None, typer.Option(help="Ask with a sentence.")] = None,
+    to: Annotated[str | None, typer.Option(help="Modalities to search, as image,sound; default all.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits to show.")] = 10,
+    min_score: Annotated[float | None, typer.Option(help="Leave out hits of a smaller cosine.")] = None,
+    model: ModelOption = None,
+    index: IndexOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Rank an index against one image, sound or sentence.
+
+    Example: xmr query --image cat.jpg --to sound
+    """
+    from xmr.engine.index import Index
+    from xmr.engine.media import MODALITIES
+
+    asked = {"image": image, "sound": sound, "speech": speech, "text": text}
+    given = {modality: content for modality, content in asked.items() if content is not None}
+    if len(given) != 1:
+        found = " and ".join(f"--{name}" for name in given) or "no query"
+        raise UsageError(f"{found} given; ask with exactly one of --image, --sound, --speech, --text")
+    wanted = [name.strip() for name in to.split(",")] if to is not None else None
+    if unknown := [name for name in wanted or [] if name not in MODALITIES]:
+        raise UsageError(f"--to {to}: {unknown[0]!r} is no modality; choose among {', '.join(MODALITIES)}")
+    [(modality, content)] = given.items()
+    opened = Index.open(index or workspace.default_folder("index"))
+    opened_model = _open_model(model, device)
+    opened.check_model(opened_model)
+    hits = opened.search(opened_model.embed(modality, [content]), k, to=wanted, min_score=min_score)
+    if as_json:
+        keys = ("rank", "score", "modality", "path", "start_s", "end_s", "text", "id")
+        terminal.print_json([{key: asdict(hit)[key] for key in keys} for hit in hits])
+        return
+    if not hits:
+        terminal.note("no item of the index scores high enough" if min_score is not None else "the index is empty")
+        return
+    rows = [(hit.rank, f"{hit.score:.4f}", hit.modality, _place(hit), hit.text) for hit in hits]
+    terminal.print_table(("rank", "score", "modality", "path", "text"), rows)
+
+
+@app.command()
+def info(
+    path: Annotated[Path | None, typer.Argument(help="A model, index or checkpoint folder.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a model, an index or a checkpoint is; without a path, what this workspace has.
+
+    Example: xmr info .xmr/model
+    """
+    from xmr.engine.info import describe
+
+    defaults = [workspace.default_folder(name) for name in ("checkpoint", "model", "index")]
+    folders = [path] if path else [folder for folder in defaults if folder.is_dir()]
+    if not folders:
+        raise XmrError(
+            f"{workspace.find_root()}: no workspace of xmr here; start one with `xmr init`, or give a folder"
+        )
+    described = [describe(folder) for folder in folders]
+    if as_json:
+        terminal.print_json(described)
+        return
+    terminal.print_table(("", ""), [row for facts in described for row in (*_flat(facts), ("", ""))][:-1])
+
+
+def _open_model(folder: Path | None, device: str) -> Any:
+    from xmr.engine.model import Model
+    from xmr.engine.runtime import DEVICES
+
+    if device not in DEVICES:
+        raise UsageError(f"--device {device} is unknown; one of {', '.join(DEVICES)}")
+    return Model.open(folder or workspace.default_folder("model"), device)
+
+
+def _place(hit: Any) -> str:
+    """Where a hit is: its file, and the seconds or the line in it."""
+    path = terminal.shown_path(hit.path)
+    if hit.line is not None:
+        return f"{path}:{hit.line}"
+    return path if hit.start_s in (None, 0) else f"{path} {hit.start_s:.1f}-{hit.end_s:.1f} s"
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows.extend(_flat(value, f"{prefix}{key}."))
+        else:
+            rows.append((f"{prefix}{key}", value))
+    return rows

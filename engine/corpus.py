@@ -1,0 +1,75 @@
+"""The files a user has: which of them hold a medium xmr knows, in an order that does not depend on the disk."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from xmr.engine.errors import XmrError
+from xmr.engine.media import MODALITIES, medium_of
+
+
+@dataclass(frozen=True)
+class CorpusFile:
+    """One file of a known medium, as it was when it was found."""
+
+    path: Path  # absolute
+    medium: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What lies under some paths."""
+
+    roots: list[Path]  # absolute
+    files: list[CorpusFile]  # by path
+    n_ignored: int  # files of other kinds
+
+
+def scan(paths: Iterable[Path], media: Iterable[str]) -> Scan:
+    """Every file under `paths` whose medium is among `media`; hidden files and folders are left out.
+
+    Links are followed only inside the path they are found under. A missing path or one with nothing to embed
+    raises XmrError.
+    """
+    wanted = set(media)
+    roots = [path.absolute() for path in paths]
+    found: dict[Path, CorpusFile] = {}
+    other: Counter[str] = Counter()
+    for root in roots:
+        if not root.exists():
+            raise XmrError(f"{root}: no such file or folder; check the path")
+        for path in _walk(root):
+            medium = medium_of(path)
+            if medium not in wanted:
+                other[path.suffix.lower() or path.name] += 1
+                continue
+            status = path.stat()
+            found[path] = CorpusFile(path, medium, status.st_size, status.st_mtime_ns)
+    if not found:
+        raise XmrError(f"{', '.join(map(str, roots))}: {_nothing_to_embed(other, wanted)}")
+    return Scan(roots, [found[path] for path in sorted(found)], sum(other.values()))
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    if root.is_file():
+        yield root
+        return
+    real_root = root.resolve()
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            if name.startswith(".") or (path.is_symlink() and not path.resolve().is_relative_to(real_root)):
+                continue
+            if path.is_file():
+                yield path
+
+
+def _nothing_to_embed(other: Counter[str], media: set[str]) -> str:
+    known = sorted({suffix for m in MODALITIES.values() if m.medium in media for suffix in m.suffixes})
+    found = ", ".join(f"{count} {suffix}" for suffix, count in other.most_common(5)) or "no file at all"
+    return f"nothing to embed, found {found}; the model takes {' '.join(known)}"

@@ -1,0 +1,411 @@
+"""An index on disk: segments of unit-length embeddings beside a SQLite catalog of the items.
+
+A segment is written whole, renamed into place, then made visible by one transaction, so an interrupted `xmr index`
+can be repeated.
+"""
+
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmr.engine.corpus import CorpusFile, Scan
+from xmr.engine.embed import BATCH_SIZE, EmbeddedFile, EmbeddedItem, embed_files
+from xmr.engine.errors import XmrError
+from xmr.engine.model import Model, sha256_of
+from xmr.engine.search import Gallery, top_k
+
+FORMAT = 1
+CATALOG_NAME = "catalog.db"
+SEGMENTS_NAME = "segments"
+LOCK_NAME = "writer.lock"
+COMMIT_ITEMS = 4096  # a commit is made after so many items or seconds, at the end of a file
+COMMIT_S = 30.0
+BUSY_S = 30.0  # how long a reader waits for the catalog
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE segments (
+    id INTEGER PRIMARY KEY, file TEXT NOT NULL, modality TEXT NOT NULL, rows INTEGER NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY, segment INTEGER NOT NULL REFERENCES segments, row INTEGER NOT NULL,
+    modality TEXT NOT NULL, path TEXT NOT NULL, start_s REAL, end_s REAL, text TEXT,
+    sha256 TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
+    metadata TEXT NOT NULL DEFAULT '{}', deleted INTEGER NOT NULL DEFAULT 0, UNIQUE (segment, row));
+CREATE INDEX items_of_path ON items (path) WHERE NOT deleted;
+CREATE TABLE skipped (path TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
+"""
+ITEM_COLUMNS = "segment, row, modality, path, start_s, end_s, text, sha256, size, mtime, metadata"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer to a query."""
+
+    query: int  # which of the queries
+    rank: int  # from 1
+    score: float  # cosine
+    modality: str
+    path: str
+    start_s: float | None
+    end_s: float | None
+    text: str | None
+    id: int
+    line: int | None = None  # of a text file
+
+
+@dataclass
+class AddSummary:
+    """What an `add` did, counted in files but for `n_items`."""
+
+    n_embedded: int = 0
+    n_items: int = 0
+    n_unchanged: int = 0
+    n_removed: int = 0  # files that were in the index and are no longer there
+    n_ignored: int = 0
+    skipped: list[str] = field(default_factory=list)  # one sentence a file
+    notes: list[str] = field(default_factory=list)
+
+
+class Index:
+    """An open index. Readers may be many; `add` takes the lock of the one writer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._catalog = _connect(folder / CATALOG_NAME)
+        self.meta = _read_meta(self._catalog, folder)
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "Index":
+        """Open an index that exists; XmrError where there is none or another version wrote it."""
+        folder = Path(folder)
+        if not (folder / CATALOG_NAME).is_file():
+            raise XmrError(f"{folder}: no index there; make one with `xmr index PATH`")
+        return cls(folder)
+
+    @classmethod
+    def create(cls, folder: Path | str, model: Model) -> "Index":
+        """A new, empty index for the embeddings of one model."""
+        folder = Path(folder)
+        if (folder / CATALOG_NAME).exists():
+            raise XmrError(f"{folder}: an index is there already; open it or choose another folder")
+        (folder / SEGMENTS_NAME).mkdir(parents=True, exist_ok=True)
+        meta = {"format": FORMAT, "model": model.name, "fingerprint": model.fingerprint, "dim": model.dim}
+        unborn = folder / f".{CATALOG_NAME}.{os.getpid()}"
+        unborn.unlink(missing_ok=True)
+        with closing(_connect(unborn)) as catalog:
+            catalog.executescript(f"BEGIN;{SCHEMA}COMMIT;")
+            rows = [(key, str(value)) for key, value in meta.items()]
+            catalog.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        unborn.replace(folder / CATALOG_NAME)
+        _fsync_folder(folder)
+        return cls(folder)
+
+    def __len__(self) -> int:
+        """Items that can be found."""
+        return int(self._catalog.execute("SELECT count(*) FROM items WHERE NOT deleted").fetchone()[0])
+
+    def close(self) -> None:
+        self._catalog.close()
+
+    @property
+    def dim(self) -> int:
+        return int(self.meta["dim"])
+
+    def counts(self) -> dict[str, int]:
+        """Items that can be found, by modality."""
+        rows = self._catalog.execute("SELECT modality, count(*) FROM items WHERE NOT deleted GROUP BY 1 ORDER BY 1")
+        return dict(rows.fetchall())
+
+    def skipped(self) -> dict[str, str]:
+        """The files that could not be embedded, with the reason."""
+        return dict(self._catalog.execute("SELECT path, reason FROM skipped ORDER BY path").fetchall())
+
+    def check_model(self, model: Model) -> None:
+        """XmrError unless this index holds embeddings of exactly this model."""
+        if self.meta["fingerprint"] != model.fingerprint:
+            raise XmrError(
+                f"{self.folder}: made with model {self.meta['model']} ({self.meta['fingerprint']}), the model at "
+                f"{model.folder} is {model.name} ({model.fingerprint}); pass the right --model, or another --index"
+            )
+
+    def search(
+        self,
+        query_vectors: NDArray[np.float32],
+        k: int,
+        to: Sequence[str] | str | None = None,
+        *,
+        min_score: float | None = None,
+    ) -> list[Hit]:
+        """The k best items of each query, best first, the first query's hits first; `hit.query` says whose it is.
+
+        query_vectors (n_queries, dim) or (dim,) unit rows; `to` limits the modalities. Equal scores: the item that
+        was indexed first. XmrError for a modality that the index lacks.
+        """
+        queries = np.atleast_2d(query_vectors)
+        with self._snapshot():
+            segments = self._segments(self._modalities(to))
+            found = [self._search_segment(segment, queries, k) for segment in segments]
+            hits: list[Hit] = []
+            for query in range(len(queries)):
+                best = sorted((-score, item) for of_query in found for score, item in of_query[query])[:k]
+                kept = [(-score, item) for score, item in best if min_score is None or -score >= min_score]
+                hits.extend(self._hit(query, rank, *pair) for rank, pair in enumerate(kept, start=1))
+        return hits
+
+    def add(
+        self,
+        model: Model,
+        corpus: Scan,
+        *,
+        workers: int = 0,
+        batch_size: int = BATCH_SIZE,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> AddSummary:
+        """Embed the new and changed files of a scan; forget those that have vanished from its roots.
+
+        Interrupted, it keeps what was committed; the next run goes on from there.
+        """
+        self.check_model(model)
+        summary = AddSummary(n_ignored=corpus.n_ignored)
+        with _writer_lock(self.folder):
+            self._drop_orphans()
+            summary.n_removed = self._remove_vanished(corpus)
+            fresh = self._changed_files(corpus.files)
+            summary.n_unchanged = len(corpus.files) - len(fresh)
+            pending: list[EmbeddedFile] = []
+            n_pending, last_commit_s = 0, time.monotonic()
+            try:
+                results = embed_files(model, fresh, workers=workers, batch_size=batch_size)
+                for n_done, result in enumerate(results, start=1):
+                    pending.append(result)
+                    n_pending += len(result.items)
+                    _count(summary, result)
+                    progress(n_done, len(fresh))
+                    if n_pending >= COMMIT_ITEMS or time.monotonic() - last_commit_s > COMMIT_S:
+                        self._commit(pending)
+                        pending, n_pending, last_commit_s = [], 0, time.monotonic()
+            except KeyboardInterrupt:
+                self._commit(pending)
+                raise
+            self._commit(pending)
+        return summary
+
+    def _commit(self, files: list[EmbeddedFile]) -> None:
+        """Make these files' items visible, in place of what the index held of them: all of it or nothing."""
+        if not files:
+            return
+        rows_of: dict[str, list[tuple[CorpusFile, EmbeddedItem]]] = {}
+        for result in files:
+            for item in result.items if result.error is None else []:
+                rows_of.setdefault(item.modality, []).append((result.file, item))
+        next_id = self._catalog.execute("SELECT coalesce(max(id), 0) + 1 FROM segments").fetchone()[0]
+        segments = [
+            self._write_segment(next_id + place, modality, rows)
+            for place, (modality, rows) in enumerate(rows_of.items())
+        ]
+        digests = {result.file.path: sha256_of(result.file.path) for result in files if result.error is None}
+        with self._transaction():
+            for result in files:
+                self._forget(str(result.file.path))
+                if result.error is not None:
+                    self._catalog.execute("INSERT INTO skipped VALUES (?, ?)", (str(result.file.path), result.error))
+            self._catalog.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?)", segments)
+            for segment, rows in zip(segments, rows_of.values(), strict=True):
+                values = [_item_row(segment[0], row, *pair, digests) for row, pair in enumerate(rows)]
+                self._catalog.executemany(f"INSERT INTO items ({ITEM_COLUMNS}) VALUES ({'?, ' * 10}?)", values)
+
+    def _write_segment(
+        self, number: int, modality: str, rows: list[tuple[CorpusFile, EmbeddedItem]]
+    ) -> tuple[int, str, str, int, str]:
+        vectors = np.stack([item.vector for _, item in rows if item.vector is not None])
+        path = self.folder / SEGMENTS_NAME / f"{number:06d}.f32.npy"
+        unborn = path.with_name(f".{path.name}.{os.getpid()}")
+        with unborn.open("wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = sha256_of(unborn)
+        unborn.replace(path)
+        _fsync_folder(path.parent)
+        return number, path.name, modality, len(vectors), digest
+
+    def _changed_files(self, files: Sequence[CorpusFile]) -> list[CorpusFile]:
+        """Files the index does not hold as they are now; one that was only touched gets its new time noted."""
+        known = {
+            path: (size, mtime, digest)
+            for path, size, mtime, digest in self._catalog.execute(
+                "SELECT DISTINCT path, size, mtime, sha256 FROM items WHERE NOT deleted"
+            )
+        }
+        changed, touched = [], []
+        for file in files:
+            size, mtime, digest = known.get(str(file.path), (None, None, None))
+            if (size, mtime) == (file.size_bytes, file.mtime_ns):
+                continue
+            if size == file.size_bytes and sha256_of(file.path) == digest:
+                touched.append((file.mtime_ns, str(file.path)))
+                continue
+            changed.append(file)
+        with self._transaction():
+            self._catalog.executemany("UPDATE items SET mtime = ? WHERE path = ? AND NOT deleted", touched)
+        return changed
+
+    def _remove_vanished(self, corpus: Scan) -> int:
+        present = {str(file.path) for file in corpus.files}
+        listed = self._catalog.execute(
+            "SELECT DISTINCT path FROM items WHERE NOT deleted UNION SELECT path FROM skipped"
+        ).fetchall()
+        vanished = [
+            path
+            for (path,) in listed
+            if path not in present and any(Path(path).is_relative_to(root) for root in corpus.roots)
+        ]
+        with self._transaction():
+            for path in vanished:
+                self._forget(path)
+        return len(vanished)
+
+    def _forget(self, path: str) -> None:
+        self._catalog.execute("UPDATE items SET deleted = 1 WHERE path = ? AND NOT deleted", (path,))
+        self._catalog.execute("DELETE FROM skipped WHERE path = ?", (path,))
+
+    def _drop_orphans(self) -> None:
+        """Segment files that an interrupted writer left without making them visible."""
+        known = {name for (name,) in self._catalog.execute("SELECT file FROM segments")}
+        for path in (self.folder / SEGMENTS_NAME).iterdir():
+            if path.name not in known:
+                path.unlink()
+
+    def _modalities(self, to: Sequence[str] | str | None) -> list[str]:
+        present = list(self.counts())
+        wanted = [to] if isinstance(to, str) else list(to or present)
+        for modality in wanted:
+            if modality not in present:
+                held = ", ".join(present) or "nothing yet"
+                raise XmrError(
+                    f"{self.folder}: no {modality} in this index, it holds {held}; index some or change --to"
+                )
+        return wanted
+
+    def _segments(self, modalities: Sequence[str]) -> list[tuple[int, str]]:
+        marks = ", ".join("?" * len(modalities))
+        rows = self._catalog.execute(
+            f"SELECT id, file FROM segments WHERE modality IN ({marks}) ORDER BY id", list(modalities)
+        )
+        return rows.fetchall()
+
+    def _search_segment(
+        self, segment: tuple[int, str], queries: NDArray[np.float32], k: int
+    ) -> list[list[tuple[float, int]]]:
+        """Per query the best (score, item id) of one segment."""
+        number, name = segment
+        path = self.folder / SEGMENTS_NAME / name
+        try:
+            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise XmrError(f"{path}: a segment of the index cannot be read ({error}); index again elsewhere") from None
+        live = np.zeros(len(vectors), dtype=np.bool_)
+        id_of_row = np.zeros(len(vectors), dtype=np.int64)
+        for row, item in self._catalog.execute(
+            "SELECT row, id FROM items WHERE segment = ? AND NOT deleted", (number,)
+        ):
+            live[row], id_of_row[row] = True, item
+        # segments were written by `add`, whose rows are finite: the check of Gallery.encode would read them all
+        scores, rows = top_k(queries, Gallery(vectors), k, allow=live)
+        return [
+            [(float(score), int(id_of_row[row])) for score, row in zip(*pair, strict=True) if row >= 0]
+            for pair in zip(scores, rows, strict=True)
+        ]
+
+    def _hit(self, query: int, rank: int, score: float, item: int) -> Hit:
+        modality, path, start_s, end_s, text, metadata = self._catalog.execute(
+            "SELECT modality, path, start_s, end_s, text, metadata FROM items WHERE id = ?", (item,)
+        ).fetchone()
+        line = json.loads(metadata).get("line")
+        return Hit(query, rank, score, modality, path, start_s, end_s, text, item, line)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._catalog.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._catalog.execute("ROLLBACK")
+            raise
+        self._catalog.execute("COMMIT")
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """Everything read inside sees one committed version."""
+        self._catalog.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._catalog.execute("ROLLBACK")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    catalog = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+    try:
+        catalog.execute("PRAGMA journal_mode = WAL")
+        catalog.execute("PRAGMA synchronous = FULL")
+    except sqlite3.DatabaseError as error:
+        catalog.close()
+        raise XmrError(f"{path}: no catalog that SQLite can read ({error}); index again into another folder") from None
+    return catalog
+
+
+def _read_meta(catalog: sqlite3.Connection, folder: Path) -> dict[str, str]:
+    try:
+        meta = dict(catalog.execute("SELECT key, value FROM meta").fetchall())
+    except sqlite3.DatabaseError as error:
+        raise XmrError(f"{folder}: its catalog is damaged ({error}); index again into another folder") from None
+    if meta.get("format") != str(FORMAT):
+        raise XmrError(f"{folder}: index format {meta.get('format')} found, this version reads {FORMAT}; index again")
+    return meta
+
+
+@contextmanager
+def _writer_lock(folder: Path) -> Iterator[None]:
+    """Held by the one writer; the lock of a dead process is free."""
+    with (folder / LOCK_NAME).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise XmrError(f"{folder}: another process is writing to this index; wait until it is done") from None
+        yield
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _count(summary: AddSummary, result: EmbeddedFile) -> None:
+    summary.notes.extend(result.notes)
+    if result.error is not None:
+        summary.skipped.append(result.error)
+        return
+    summary.n_embedded += 1
+    summary.n_items += len(result.items)
+
+
+def _item_row(
+    segment: int, row: int, file: CorpusFile, item: EmbeddedItem, digests: dict[Path, str]
+) -> tuple[Any, ...]:
+    metadata = json.dumps({} if item.line is None else {"line": item.line})
+    place = (segment, row, item.modality, str(file.path), item.start_s, item.end_s, item.text)
+    return (*place, digests[file.path], file.size_bytes, file.mtime_ns, metadata)

@@ -1,0 +1,72 @@
+"""What a folder is that xmr wrote: an exported model, an index or a checkpoint, told without opening a network."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from xmr.engine.errors import XmrError
+from xmr.engine.index import CATALOG_NAME, Index
+from xmr.engine.model import CONFIG_NAME, fingerprint, read_config
+
+CHECKPOINT_NAME = "last.safetensors"
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Its kind and what there is to know about it, ready for JSON."""
+    if (folder / CONFIG_NAME).is_file():
+        return _describe_model(folder)
+    if (folder / CATALOG_NAME).is_file():
+        return _describe_index(folder)
+    if (folder / CHECKPOINT_NAME).is_file():
+        return _describe_checkpoint(folder)
+    what = "nothing that xmr wrote in it" if folder.is_dir() else "no such folder"
+    raise XmrError(f"{folder}: {what}; give a model, an index or a checkpoint folder")
+
+
+def _describe_model(folder: Path) -> dict[str, Any]:
+    config = read_config(folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {
+        "kind": "exported model",
+        "path": str(folder),
+        "name": config["name"],
+        "fingerprint": fingerprint(config),
+        "dim": config["dim"],
+        "modalities": {name: part["preprocessing"] for name, part in config["modalities"].items()},
+        "recipe": config.get("recipe"),
+        "metrics": config.get("metrics"),
+        "size_mb": round(size / 1e6, 1),
+    }
+
+
+def _describe_index(folder: Path) -> dict[str, Any]:
+    index = Index.open(folder)
+    try:
+        return {
+            "kind": "index",
+            "path": str(folder),
+            "model": index.meta["model"],
+            "fingerprint": index.meta["fingerprint"],
+            "dim": index.dim,
+            "items": index.counts(),
+            "skipped": len(index.skipped()),
+        }
+    finally:
+        index.close()
+
+
+def _describe_checkpoint(folder: Path) -> dict[str, Any]:
+    state = read_checkpoint_state(folder / CHECKPOINT_NAME)
+    shown = ("recipe", "step", "epoch", "n_epochs", "modalities", "metrics")
+    return {"kind": "checkpoint", "path": str(folder)} | {key: state.get(key) for key in shown}
+
+
+def read_checkpoint_state(path: Path) -> dict[str, Any]:
+    """The state that a checkpoint carries in the header of its safetensors file, read without torch."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        state: dict[str, Any] = json.loads(header["__metadata__"]["state"])
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):
+        raise XmrError(f"{path}: no checkpoint of xmr; train again or give another folder") from None
+    return state

@@ -1,0 +1,66 @@
+"""Images: any file Pillow reads whole -> (size, size, 3) uint8 RGB. Scaling the pixels is the network's first layer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from xmr.engine.errors import XmrError
+from xmr.engine.media.piece import Loaded, Piece
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 64_000_000
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes a square of pixels; bicubic, as the pretrained encoders expect."""
+
+    size: int = 224  # pixels, each side
+    resize: Literal["squash", "crop"] = "squash"  # the whole picture, or its centre square
+
+
+def load(path: Path, preprocessing: Preprocessing) -> Loaded:
+    """The picture as one piece. A file that is too large, cut short or no picture raises XmrError."""
+    n_bytes = path.stat().st_size
+    if n_bytes > MAX_BYTES:
+        raise XmrError(f"{path}: {n_bytes / 1e6:.0f} MB found, images up to {MAX_BYTES / 1e6:.0f} MB are read")
+    try:
+        with Image.open(path) as picture:
+            return Loaded([Piece(to_square(picture, preprocessing, path))])
+    except UnidentifiedImageError:
+        raise XmrError(f"{path}: no image that Pillow can read; convert it to JPEG or PNG") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise XmrError(f"{path}: damaged image ({error}); replace the file") from None
+
+
+def to_square(picture: Image.Image, preprocessing: Preprocessing, path: Path) -> Pixels:
+    """(size, size, 3) uint8 of an opened picture: upright, RGB, resized as the model was trained."""
+    if picture.width * picture.height > MAX_PIXELS:
+        raise XmrError(
+            f"{path}: {picture.width}x{picture.height} pixels found, up to {MAX_PIXELS / 1e6:.0f} Mpx are read"
+        )
+    size = (preprocessing.size, preprocessing.size)
+    # lets the JPEG decoder halve the picture while it decodes; at twice the size the difference is not visible
+    picture.draft("RGB", (2 * size[0], 2 * size[1]))
+    rgb = _to_rgb(ImageOps.exif_transpose(picture))
+    if preprocessing.resize == "crop":
+        rgb = ImageOps.fit(rgb, size, Image.Resampling.BICUBIC)
+    elif rgb.size != size:
+        rgb = rgb.resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(rgb, dtype=np.uint8)
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16 bits: Pillow would clip at 255 instead of scaling
+        return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return picture.convert("RGB")

@@ -1,0 +1,171 @@
+"""The exported model folder: open, check, embed. What it wants of an image or a sound stands in its config.json."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmr.engine.errors import XmrError
+from xmr.engine.media import MODALITIES, decode, text
+from xmr.engine.runtime import Network, pick_device, pick_runtime
+
+FORMAT = 1
+CONFIG_NAME = "config.json"
+UNIT_EMBEDDING = "unit_embedding"  # outputs of the head
+CLASS_PROBABILITIES = "class_probabilities"
+
+Embeddings = NDArray[np.float32]
+Input = str | Path | NDArray[Any]
+
+
+@dataclass
+class Model:
+    """An exported model. Its networks are opened when they are first needed."""
+
+    folder: Path
+    config: dict[str, Any]
+    device: str  # cpu or cuda
+    preprocessing: dict[str, Any]  # by modality: the Preprocessing of its media module
+    _networks: dict[str, Network] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(cls, folder: Path | str, device: str = "auto", runtime: str = "auto") -> "Model":
+        """Open and check a folder that `xmr export` wrote; XmrError says what is missing or damaged."""
+        folder = Path(folder)
+        config = read_config(folder)
+        _check_files(folder, config)
+        pick_runtime(runtime)
+        return cls(folder, config, pick_device(device), _preprocessing(folder, config))
+
+    @property
+    def name(self) -> str:
+        return str(self.config["name"])
+
+    @property
+    def dim(self) -> int:
+        return int(self.config["dim"])
+
+    @property
+    def modalities(self) -> list[str]:
+        return list(self.config["modalities"])
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two folders exactly if they embed alike: networks, vocabulary and preprocessing."""
+        return fingerprint(self.config)
+
+    def embed(self, modality: str, inputs: Sequence[Input]) -> Embeddings:
+        """(n, dim) unit rows, one per input: paths, sentences (text), or arrays as `load` makes them.
+
+        A sound longer than the model's window is the mean of its windows.
+        """
+        self.check_modality(modality)
+        pieces = [self._arrays(modality, item) for item in inputs]
+        rows = self.embed_arrays(modality, [array for arrays in pieces for array in arrays])
+        ends = np.cumsum([len(arrays) for arrays in pieces])
+        means = [part.mean(axis=0) for part in np.split(rows, ends[:-1])] if pieces else []
+        return _unit(np.array(means, dtype=np.float32).reshape(len(pieces), self.dim))
+
+    def embed_arrays(self, modality: str, arrays: Sequence[NDArray[Any]]) -> Embeddings:
+        """(n, dim) unit rows of arrays that `load` made, in one run of the networks."""
+        if not arrays:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        batch = MODALITIES[modality].batch(list(arrays))
+        features = self._network(modality).run(batch)
+        return _unit(self._network("head").run(next(iter(features.values())))[UNIT_EMBEDDING])
+
+    def check_modality(self, modality: str) -> None:
+        if modality not in self.modalities:
+            raise XmrError(f"model {self.name} has no encoder for {modality}; it has {', '.join(self.modalities)}")
+
+    def _arrays(self, modality: str, item: Input) -> list[NDArray[Any]]:
+        preprocessing = self.preprocessing[modality]
+        if isinstance(item, np.ndarray):
+            return [item]
+        if modality == "text" and isinstance(item, str):
+            ids = text.encode(item, preprocessing)
+            if len(ids) == 0:
+                n_words = len(preprocessing.vocabulary)
+                raise XmrError(f"{item!r}: none of its words is among the {n_words} the model knows; word it otherwise")
+            return [ids]
+        pieces = decode.decode(decode.Task(Path(item), modality), preprocessing).pieces
+        if not pieces:
+            raise XmrError(f"{item}: nothing in it that the model can embed")
+        return [piece.array for piece in pieces]
+
+    def _network(self, name: str) -> Network:
+        if name not in self._networks:
+            part = self.config["head"] if name == "head" else self.config["modalities"][name]
+            self._networks[name] = Network(self.folder / part["file"], self.device)
+        return self._networks[name]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of an exported model, its format checked."""
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise XmrError(f"{folder}: no {CONFIG_NAME} in it, so no exported model; make one with `xmr export`")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise XmrError(f"{path}: not valid JSON ({error}); export the model again") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else None
+        writer = f"xmr {config.get('xmr_version', 'of unknown version')}" if isinstance(config, dict) else "not xmr"
+        raise XmrError(f"{path}: format {found!r}, written by {writer}; this version reads format {FORMAT}")
+    if missing := {"name", "dim", "modalities", "head", "sha256"} - config.keys():
+        raise XmrError(f"{path}: {', '.join(sorted(missing))} missing; export the model again")
+    return config
+
+
+def fingerprint(config: dict[str, Any]) -> str:
+    """Of an exported model's config: 16 hex digits."""
+    networks = {name: digest for name, digest in config["sha256"].items() if name.endswith((".onnx", "vocab.txt"))}
+    identity = {key: config[key] for key in ("dim", "modalities", "head")} | {"sha256": networks}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sha256_of(path: Path) -> str:
+    """The file's content as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_files(folder: Path, config: dict[str, Any]) -> None:
+    for name, expected in config["sha256"].items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise XmrError(f"{folder}: {name} lies outside the model folder; export the model again")
+        if not path.is_file():
+            raise XmrError(f"{path}: missing, though config.json names it; export the model again")
+        if sha256_of(path) != expected:
+            raise XmrError(f"{path}: changed since it was exported; export the model again")
+
+
+def _preprocessing(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, part in config["modalities"].items():
+        if name not in MODALITIES:
+            raise XmrError(f"{folder}: modality {name} is unknown to this version; known are {', '.join(MODALITIES)}")
+        fields = dict(part["preprocessing"])
+        if "vocabulary" in fields:
+            vocabulary = (folder / fields["vocabulary"]).read_text(encoding="utf-8").splitlines()
+            fields["vocabulary"] = tuple(vocabulary)
+        try:
+            settings[name] = MODALITIES[name].preprocessing(**fields)
+        except TypeError as error:
+            raise XmrError(f"{folder}: preprocessing of {name} not understood ({error}); export it again") from None
+    return settings
+
+
+def _unit(rows: NDArray[Any]) -> Embeddings:
+    """Rows as they leave the model: float32, C-contiguous, unit length."""
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or (norms == 0).any():
+        raise XmrError("the model gave an embedding that is zero or not finite; train or export it again")
+    return np.ascontiguousarray(rows / norms, dtype=np.float32)

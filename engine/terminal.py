@@ -1,0 +1,78 @@
+"""What the commands show: results on stdout, progress and notes on stderr. Bars only where somebody watches."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PLAIN_WIDTH = 10_000  # columns when the output is no terminal: a line is never wrapped or cut
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """An aligned table; columns of numbers stand to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    filled = [[_cell(value) for value in row] for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, name in enumerate(columns):
+        is_number = bool(filled) and all(_is_number(row[place]) for row in filled)
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in filled:
+        table.add_row(*row)
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    console.print(table)
+
+
+def print_json(records: Iterable[Mapping[str, Any]]) -> None:
+    """One object a line."""
+    for record in records:
+        print(json.dumps(record, ensure_ascii=False))
+
+
+def note(sentence: str) -> None:
+    """A line on stderr."""
+    print(sentence, file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left, moved by calling `(done, total)`; silent where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TaskProgressColumn as RateColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(show_speed=True),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def shown_path(path: str | Path) -> str:
+    """The path as one would type it here: relative where it lies below the current folder."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    # a name from a file must not move the cursor
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
+
+
+def _is_number(cell: str) -> bool:
+    return cell.removesuffix("%").replace(".", "", 1).replace("-", "", 1).isdigit() or cell == ""

@@ -1,0 +1,204 @@
+"""The commands that make, train, evaluate and export a model. What needs torch is imported when a command runs."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xmr.engine import terminal, workspace
+from xmr.engine.errors import UsageError, XmrError
+
+CheckpointOption = Annotated[
+    Path | None, typer.Option("--checkpoint", help="Checkpoint folder; default .xmr/checkpoint.")
+]
+DataOption = Annotated[
+    list[str] | None, typer.Option("--data", help="pairs.jsonl or a folder that holds one; may be repeated.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the sample world.")]
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to start; made if it is not there.")] = Path(),
+    sample: Annotated[bool, typer.Option("--sample", help="Also draw a small world to train on.")] = False,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Recipe whose settings are written.")] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Start a workspace: an xmr.toml with every setting explained; --sample adds a small world to learn.
+
+    Example: xmr init --sample demo
+    """
+    _need_torch()
+    from xmr.train.config import explained_config
+
+    settings = folder / workspace.CONFIG_NAME
+    if settings.exists():
+        raise XmrError(f"{settings}: exists already; edit it, or start in another folder")
+    content = explained_config(recipe or "quick")
+    folder.mkdir(parents=True, exist_ok=True)
+    if sample:
+        from xmr.train.sample import write_sample
+
+        with terminal.progress_bar("drawing the sample world") as progress:
+            summary = write_sample(folder, seed=seed, progress=progress)
+        print(summary)
+    settings.write_text(content, encoding="utf-8")
+    print(f"{settings} written; next: {'cd ' + str(folder) + ' && ' if folder != Path() else ''}xmr train")
+
+
+def train(
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Recipe, in place of the one in xmr.toml.")] = None,
+    data: DataOption = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, as loss.margin=0.1; repeatable.")
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the checkpoint stands.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is there.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Learn a model from pairs; a checkpoint every epoch, Ctrl-C leaves one to go on from.
+
+    Example: xmr train --set epochs=5
+    """
+    _need_torch()
+    _check_device(device)
+    from xmr.engine.info import CHECKPOINT_NAME
+    from xmr.train.checkpoint import load_checkpoint
+    from xmr.train.config import load_config
+    from xmr.train.fit import fit
+
+    folder = checkpoint or workspace.default_folder("checkpoint")
+    if resume:
+        if recipe or data or assignments or overwrite:
+            raise UsageError("--resume goes on with the checkpoint's own settings; drop the other options, or --resume")
+        config = load_checkpoint(folder / CHECKPOINT_NAME).config
+    else:
+        settings = workspace.config_path()
+        if not settings.is_file() and not (recipe and data):
+            raise XmrError(f"{Path.cwd()}: no xmr.toml here; start with `xmr init`, or give --recipe and --data")
+        named = [f"data={_toml_list(data)}"] if data else []
+        config = load_config(settings, recipe=recipe, assignments=[*named, *(assignments or [])])
+    results = fit(
+        config,
+        folder,
+        workspace.default_folder("cache"),
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+    )
+    _print_retrieval(results)
+    print(f"checkpoint in {terminal.shown_path(folder)}; next: xmr export")
+
+
+def evaluate(
+    data: DataOption = None,
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
+    checkpoint: CheckpointOption = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Retrieval on held-out rows, all directions that the modalities allow, next to a random ranking.
+
+    Example: xmr eval --split val
+    """
+    _need_torch()
+    _check_device(device)
+    from xmr.train.checkpoint import best_of, load_checkpoint
+    from xmr.train.datasets import SPLITS
+    from xmr.train.evaluate import evaluate_checkpoint
+    from xmr.train.fit import pick_device
+
+    if split not in SPLITS:
+        raise UsageError(f"--split {split} is unknown; one of {', '.join(SPLITS)}")
+    loaded = load_checkpoint(best_of(checkpoint or workspace.default_folder("checkpoint")))
+    results = evaluate_checkpoint(
+        loaded,
+        [str(Path(source).absolute()) for source in data or loaded.config.data],
+        split,
+        workspace.default_folder("cache"),
+        pick_device(device),
+    )
+    if as_json:
+        terminal.print_json(results)
+        return
+    _print_retrieval(results)
+
+
+def export(
+    checkpoint: CheckpointOption = None,
+    model: Annotated[Path | None, typer.Option("--model", help="Folder to write; default .xmr/model.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the model; default: recipe and a digest.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a checkpoint as ONNX networks that run without torch, checked against torch on real items.
+
+    Example: xmr export
+    """
+    _need_torch()
+    from xmr.train.checkpoint import best_of, load_checkpoint
+    from xmr.train.export import default_name
+    from xmr.train.export import export as write
+
+    loaded = load_checkpoint(best_of(checkpoint or workspace.default_folder("checkpoint")))
+    folder = model or workspace.default_folder("model")
+    parity = write(loaded, folder, name or default_name(loaded), note=terminal.note)
+    if as_json:
+        terminal.print_json([asdict(result) for result in parity])
+        return
+    rows = [(p.modality, p.n_items, f"{p.min_cosine:.6f}", f"{p.top10_overlap:.1f}") for p in parity]
+    terminal.print_table(("modality", "items", "min cosine to torch", "top-10 overlap %"), rows)
+    print(f"model in {terminal.shown_path(folder)}; next: xmr index PATH")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"init": init, "train": train, "eval": evaluate, "export": export}
+
+
+def _need_torch() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "gensim", "safetensors", "tomli_w") if find_spec(name) is None]
+    if missing:
+        raise XmrError(f"{missing[0]} is not installed; pip install 'xmr[train]'")
+
+
+def _check_device(device: str) -> None:
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device} is unknown; one of auto, cpu, cuda")
+
+
+def _toml_list(sources: list[str]) -> str:
+    import json
+
+    return json.dumps([str(Path(source).absolute()) for source in sources])
+
+
+def _print_retrieval(results: list[dict[str, Any]]) -> None:
+    columns = (
+        "query",
+        "gallery",
+        "queries",
+        "items",
+        "R@1",
+        "R@5",
+        "R@10",
+        "median rank",
+        "mAP",
+        "random R@10",
+        "random mAP",
+    )
+    rows = [
+        (
+            record["query"],
+            record["gallery"],
+            record["n_queries"],
+            record["n_gallery"],
+            *(f"{record[name]:.1f}" for name in ("R@1", "R@5", "R@10", "median_rank", "mAP")),
+            *(f"{record['random'][name]:.1f}" for name in ("R@10", "mAP")),
+        )
+        for record in results
+    ]
+    if rows:
+        terminal.print_table(columns, rows)

@@ -1,0 +1,161 @@
+"""Retrieval on held-out rows: every direction the modalities allow, also those that were never trained as pairs."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from xmr.engine import terminal
+from xmr.engine.errors import XmrError
+from xmr.engine.metrics import average_precision, median_rank, ranks, recall_at_k
+from xmr.train.checkpoint import Checkpoint, restore_model
+from xmr.train.datasets import Row, read_rows, select
+from xmr.train.model import AlignedModel
+from xmr.train.pairs import Progress, Store, load_store
+
+BATCH_SIZE = 256
+RANDOM_DRAWS = 5
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is asked or ranked: files or sentences, and for each the key that its right answers share."""
+
+    contents: list[Any]
+    keys: list[str]
+
+    def among(self, keys: set[str]) -> "Items":
+        kept = [pair for pair in zip(self.contents, self.keys, strict=True) if pair[1] in keys]
+        return Items([content for content, _ in kept], [key for _, key in kept])
+
+
+def retrieval(a: ArrayLike, b: ArrayLike, a_ids: ArrayLike, b_ids: ArrayLike) -> dict[str, Any]:
+    """Both directions between embeddings a (n, d) and b (m, d), ranked by inner product, and the sum of the recalls.
+
+    {"a_to_b": …, "b_to_a": …, "rsum": …}, each direction R@1, R@5, R@10 in percent, median_rank, mean_rank, mAP.
+    """
+    similarity = np.asarray(a) @ np.asarray(b).T
+    both = {
+        "a_to_b": _ranking_metrics(similarity, a_ids, b_ids),
+        "b_to_a": _ranking_metrics(similarity.T, b_ids, a_ids),
+    }
+    rsum = sum(metrics[f"R@{k}"] for metrics in both.values() for k in (1, 5, 10))
+    return {**both, "rsum": round(rsum, 4)}
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    sources: Sequence[str],
+    split: str,
+    cache: Path,
+    device: torch.device,
+    progress: Progress = terminal.progress_bar,
+    note: Callable[[str], None] = terminal.note,
+) -> list[dict[str, Any]]:
+    """`evaluate` a checkpoint on the rows of a split; XmrError where the sources have none."""
+    model = restore_model(checkpoint).to(device)
+    rows = read_rows(sources)
+    selected = select(rows, split, model.modalities)
+    if not selected:
+        splits = ", ".join(sorted({row.split for row in rows}))
+        raise XmrError(f"{', '.join(sources)}: no {split} rows of {', '.join(model.modalities)}; splits are {splits}")
+    store, readable, errors = load_store(model, selected, cache, device, progress)
+    for sentence in errors:
+        note(f"skipped: {sentence}")
+    return evaluate(model, store, readable, device)
+
+
+def evaluate(model: AlignedModel, store: Store, rows: Sequence[Row], device: torch.device) -> list[dict[str, Any]]:
+    """One record per direction: query, gallery, their sizes, the metrics, and those of a random ranking."""
+    embeddings: dict[tuple[str, Any], NDArray[np.float32]] = {}
+    records = []
+    for a, b in combinations(model.modalities, 2):
+        items = dict(zip((a, b), matched_items(rows, a, b), strict=True))
+        if not items[a].contents:
+            continue
+        for modality in (a, b):
+            fresh = [content for content in items[modality].contents if (modality, content) not in embeddings]
+            vectors = embed_contents(model, store, modality, fresh, device)
+            embeddings.update({(modality, content): vector for content, vector in zip(fresh, vectors, strict=True)})
+        for query, gallery in permutations((a, b)):
+            asked, ranked = (
+                np.stack([embeddings[modality, content] for content in items[modality].contents])
+                for modality in (query, gallery)
+            )
+            records.append(_record(query, gallery, asked @ ranked.T, items[query].keys, items[gallery].keys))
+    return records
+
+
+def matched_items(rows: Sequence[Row], a: str, b: str) -> tuple[Items, Items]:
+    """The items of two modalities that have a right answer in the other, each file or sentence of a key once.
+
+    Where rows pair the two, those rows decide: their label, else their id. Where none does, they are matched through
+    what they share with a third modality: a label of the row itself, or of a row with the same id.
+    """
+    direct = [row for row in rows if {a, b} <= set(row.modalities)]
+    label_of_id = {row.id: row.key for row in rows if row.label is not None}
+    of_a, of_b = (
+        _unique(
+            row_items for row in direct or rows for row_items in _items(row, modality, {} if direct else label_of_id)
+        )
+        for modality in (a, b)
+    )
+    shared = set(of_a.keys) & set(of_b.keys)
+    return of_a.among(shared), of_b.among(shared)
+
+
+def embed_contents(
+    model: AlignedModel, store: Store, modality: str, contents: Sequence[Any], device: torch.device
+) -> NDArray[np.float32]:
+    """(n, dim) unit rows of files or sentences."""
+    model.eval()
+    rows = [np.zeros((0, model.dim), dtype=np.float32)]
+    with torch.inference_mode():
+        for start in range(0, len(contents), BATCH_SIZE):
+            batch = store.inputs(modality, contents[start : start + BATCH_SIZE]).to(device)
+            rows.append(model.embed_features(modality, batch)[0].float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def mean_of_map(records: Sequence[dict[str, Any]]) -> float:
+    """One number for a model: mAP, mean over the directions."""
+    return float(np.mean([record["mAP"] for record in records])) if records else 0.0
+
+
+def _record(
+    query: str, gallery: str, similarity: NDArray[np.float32], query_keys: list[str], gallery_keys: list[str]
+) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    draws = [
+        _ranking_metrics(rng.random(similarity.shape, dtype=np.float32), query_keys, gallery_keys)
+        for _ in range(RANDOM_DRAWS)
+    ]
+    random = {name: round(float(np.mean([draw[name] for draw in draws])), 4) for name in draws[0]}
+    sizes = {"query": query, "gallery": gallery, "n_queries": len(query_keys), "n_gallery": len(gallery_keys)}
+    return sizes | _ranking_metrics(similarity, query_keys, gallery_keys) | {"random": random}
+
+
+def _ranking_metrics(similarity: NDArray[Any], query_ids: ArrayLike, gallery_ids: ArrayLike) -> dict[str, float]:
+    found = ranks(similarity, query_ids, gallery_ids)
+    precision = average_precision(similarity, query_ids, gallery_ids)
+    metrics = {f"R@{k}": recall_at_k(found, k) for k in (1, 5, 10)}
+    metrics |= {"median_rank": median_rank(found), "mean_rank": float(np.mean(found))}
+    return {name: round(value, 4) for name, value in (metrics | {"mAP": 100 * float(np.mean(precision))}).items()}
+
+
+def _items(row: Row, modality: str, label_of_id: dict[str, str]) -> list[tuple[Any, str]]:
+    contents: Sequence[Any] = (
+        row.captions if modality == "text" else [row.files[modality]] if modality in row.files else []
+    )
+    return [(content, label_of_id.get(row.id, row.key)) for content in contents]
+
+
+def _unique(pairs: Iterable[tuple[Any, str]]) -> Items:
+    """Each content of a key once: a sentence said of two images stays two items, a sound paired twice is one."""
+    unique = list(dict.fromkeys(pairs))
+    return Items([content for content, _ in unique], [key for _, key in unique])

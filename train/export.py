@@ -1,0 +1,299 @@
+"""Checkpoint -> exported model folder: an ONNX file per encoder and one for the head, checked against torch."""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from xmr.engine.errors import XmrError
+from xmr.engine.media import MODALITIES
+from xmr.engine.media.decode import Task, decode
+from xmr.engine.model import CLASS_PROBABILITIES, CONFIG_NAME, FORMAT, UNIT_EMBEDDING, Model, sha256_of
+from xmr.engine.search import top_k
+from xmr.train.checkpoint import Checkpoint, restore_model
+from xmr.train.datasets import Row, read_rows, select
+from xmr.train.encoders import Encoder
+from xmr.train.model import AlignedModel, Head
+
+OPSET = 20
+GATE = 0.9999  # smallest cosine between what torch and the exported network make of one item
+PARITY_ITEMS = 64  # of each modality
+FEATURES = "features"  # output of an encoder, input of the head
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How alike torch and the exported model embed the same items of one modality."""
+
+    modality: str
+    n_items: int
+    min_cosine: float
+    top10_overlap: float  # percent of the ten nearest items that both find
+
+
+def export(
+    checkpoint: Checkpoint, folder: Path, name: str, *, note: Callable[[str], None] = lambda sentence: None
+) -> list[Parity]:
+    """Write the exported model folder, replacing one that is there; nothing is written if the parity gate is missed."""
+    model = restore_model(checkpoint).eval()
+    items = _parity_items(model, checkpoint)
+    with _replaced(folder) as unborn:
+        (unborn / "onnx").mkdir()
+        note(f"exporting {', '.join([*model.modalities, 'head'])}")
+        _write_networks(model, items, unborn)
+        _write_words(model, unborn)
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, unborn / "model.safetensors")
+        card = _model_card(name, checkpoint, model)
+        (unborn / "README.md").write_text(card, encoding="utf-8")
+        config = _config(name, checkpoint, model, unborn)
+        (unborn / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        return _check_parity(model, unborn, items)
+
+
+def _write_networks(model: AlignedModel, items: dict[str, list[NDArray[Any]]], folder: Path) -> None:
+    for modality in model.modalities:
+        batch = MODALITIES[modality].batch(items[modality][:2])
+        path = folder / _file_of(modality)
+        _export_network(model.encoder(modality), batch, modality, [FEATURES], _dynamic_axes(modality), path)
+        _check_second_shape(model.encoder(modality), path, _second_batch(modality, items[modality]))
+    outputs = [UNIT_EMBEDDING, *([CLASS_PROBABILITIES] if model.head.classes is not None else [])]
+    features = np.random.default_rng(0).standard_normal((2, model.head.width)).astype(np.float32)
+    _export_network(ServedHead(model.head), features, FEATURES, outputs, {0: "batch"}, folder / _file_of("head"))
+
+
+class ServedHead(nn.Module):
+    """The head as it is served: unit embeddings, and probabilities instead of logits."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        embeddings, logits = self.head(features)
+        return (embeddings,) if logits is None else (embeddings, logits.softmax(dim=1))
+
+
+def _export_network(
+    network: nn.Module,
+    batch: NDArray[Any],
+    input_name: str,
+    output_names: Sequence[str],
+    axes: dict[int, str],
+    path: Path,
+) -> None:
+    dims = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (torch.from_numpy(batch),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[input_name],
+            output_names=list(output_names),
+            dynamic_shapes=(dims,),
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=False)
+    _name_axes(path, axes)
+
+
+def _name_axes(path: Path, axes: dict[int, str]) -> None:
+    """Give the input's dynamic axes their names; an axis that was frozen during the export is our mistake."""
+    network = onnx.load(path)
+    shape = network.graph.input[0].type.tensor_type.shape
+    for axis in axes:
+        assert shape.dim[axis].dim_param, f"{path.name}: axis {axis} was declared dynamic and is {shape.dim[axis]}"
+    onnx.checker.check_model(network)
+
+
+def _check_second_shape(network: nn.Module, path: Path, batch: NDArray[Any]) -> None:
+    """Run a batch of a shape that was never traced."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    [exported] = session.run(None, {session.get_inputs()[0].name: batch})
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(batch)).numpy()
+    assert exported.shape == expected.shape, f"{path.name}: {exported.shape} for a batch of {batch.shape}"
+
+
+def _second_batch(modality: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    """Three items, shorter in time than the traced ones where the modality has a time axis."""
+    batch = MODALITIES[modality].batch((arrays * 3)[:3])
+    return batch[:, : batch.shape[1] * 3 // 4 or 1] if 1 in _dynamic_axes(modality) else batch
+
+
+def _dynamic_axes(modality: str) -> dict[int, str]:
+    return {0: "batch"} if MODALITIES[modality].medium == "image" else {0: "batch", 1: "time"}
+
+
+def _check_parity(model: AlignedModel, folder: Path, items: dict[str, list[NDArray[Any]]]) -> list[Parity]:
+    served = Model.open(folder, device="cpu")
+    results = []
+    for modality, arrays in items.items():
+        ours = np.concatenate([served.embed_arrays(modality, [array]) for array in arrays])
+        with torch.inference_mode():
+            theirs = np.concatenate(
+                [model(modality, torch.from_numpy(MODALITIES[modality].batch([array])))[0].numpy() for array in arrays]
+            )
+        cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(theirs, axis=1)
+        k = min(10, len(arrays))
+        overlap = [
+            len(set(a) & set(b)) / k
+            for a, b in zip(top_k(ours, ours, k)[1].tolist(), top_k(theirs, theirs, k)[1].tolist(), strict=True)
+        ]
+        results.append(Parity(modality, len(arrays), float(cosines.min()), 100 * float(np.mean(overlap))))
+    if failed := [result for result in results if not result.min_cosine >= GATE]:
+        raise XmrError(
+            f"{failed[0].modality}: the exported network is off, smallest cosine to torch {failed[0].min_cosine:.6f}, "
+            f"{GATE} is asked for; nothing was written, report this with the recipe"
+        )
+    return results
+
+
+def _parity_items(model: AlignedModel, checkpoint: Checkpoint) -> dict[str, list[NDArray[Any]]]:
+    """Real items of every modality, of the val rows where there are any."""
+    rows = read_rows(checkpoint.config.data)
+    paired = select(rows, "val", model.modalities) or select(rows, "train", model.modalities)
+    items = {modality: _arrays(model.encoder(modality), modality, paired) for modality in model.modalities}
+    if empty := [modality for modality, arrays in items.items() if not arrays]:
+        raise XmrError(
+            f"{', '.join(checkpoint.config.data)}: no {empty[0]} to check the export with; add val rows of it"
+        )
+    return items
+
+
+def _arrays(encoder: Encoder, modality: str, rows: Sequence[Row]) -> list[NDArray[Any]]:
+    if modality == "text":
+        from xmr.engine.media import text
+
+        sentences = [caption for row in rows for caption in row.captions[:1]]
+        encoded = [text.encode(sentence, encoder.preprocessing) for sentence in sentences]
+        return [ids for ids in encoded if len(ids)][:PARITY_ITEMS]
+    paths = list(dict.fromkeys(row.files[modality] for row in rows if modality in row.files))[:PARITY_ITEMS]
+    return [decode(Task(path, modality), encoder.preprocessing).pieces[0].array for path in paths]
+
+
+def _write_words(model: AlignedModel, folder: Path) -> None:
+    if "text" in model.modalities:
+        vocabulary = model.encoder("text").preprocessing.vocabulary
+        (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in vocabulary), encoding="utf-8")
+
+
+def _config(name: str, checkpoint: Checkpoint, model: AlignedModel, folder: Path) -> dict[str, Any]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    head_outputs = {"embedding": UNIT_EMBEDDING}
+    if model.head.classes is not None:
+        head_outputs["classes"] = CLASS_PROBABILITIES
+    return {
+        "format": FORMAT,
+        "xmr_version": version("xmr"),
+        "name": name,
+        "dim": model.dim,
+        "modalities": {modality: _modality_config(model.encoder(modality), modality) for modality in model.modalities},
+        "head": {"file": _file_of("head"), "input": FEATURES, "outputs": head_outputs},
+        "sha256": {str(path.relative_to(folder)): sha256_of(path) for path in files},
+        "recipe": checkpoint.config.recipe,
+        "metrics": checkpoint.state.get("metrics"),
+    }
+
+
+def _modality_config(encoder: Encoder, modality: str) -> dict[str, Any]:
+    preprocessing = asdict(encoder.preprocessing)
+    if "vocabulary" in preprocessing:
+        preprocessing["vocabulary"] = "vocab.txt"
+    image_shape = ["batch", preprocessing.get("size"), preprocessing.get("size"), 3]
+    shapes = {
+        "image": (image_shape, "uint8"),
+        "audio": (["batch", "time"], "float32"),
+        "text": (["batch", "time"], "int64"),
+    }
+    shape, dtype = shapes[MODALITIES[modality].medium]
+    return {
+        "medium": MODALITIES[modality].medium,
+        "file": _file_of(modality),
+        "input": {"name": modality, "shape": shape, "dtype": dtype},
+        "preprocessing": preprocessing,
+    }
+
+
+def _model_card(name: str, checkpoint: Checkpoint, model: AlignedModel) -> str:
+    metrics = (checkpoint.state.get("metrics") or {}).get("val", [])
+    lines = [
+        f"- {record['query']} to {record['gallery']}: R@10 {record['R@10']:.1f} %, median rank "
+        f"{record['median_rank']:.0f} of {record['n_gallery']}, mAP {record['mAP']:.1f} % "
+        f"(a random ranking: {record['random']['mAP']:.1f} %)"
+        for record in metrics
+    ]
+    sources = "\n".join(f"- {Path(source).name}" for source in checkpoint.config.data)
+    return f"""# {name}
+
+A cross-modal retrieval model: {", ".join(model.modalities)} in one space of {model.dim} dimensions, compared by cosine.
+Trained by xmr {version("xmr")} with the recipe `{checkpoint.config.recipe}`; open it with `xmr index` and `xmr query`.
+
+## Data
+
+{sources}
+
+## Licence
+
+That of the data and of the pretrained weights it was trained from; neither is changed by training.
+
+## Metrics on the val rows
+
+{chr(10).join(lines) or "No val rows were there."}
+
+## Limits
+
+It knows what its training data shows, sounds and says. Scores of different modalities are not calibrated against each
+other. Words outside vocab.txt are not read.
+"""
+
+
+def _file_of(network: str) -> str:
+    return f"onnx/{network}.onnx"
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes the place of `folder` when all went well, and is removed when not."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not (folder / CONFIG_NAME).is_file() and any(folder.iterdir()):
+        raise XmrError(f"{folder}: holds files that are no exported model; give another --model folder")
+    unborn = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    shutil.rmtree(unborn, ignore_errors=True)
+    unborn.mkdir()
+    try:
+        yield unborn
+        if folder.exists():
+            folder.rename(old)
+        unborn.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(unborn, ignore_errors=True)
+
+
+def default_name(checkpoint: Checkpoint) -> str:
+    """Recipe and a digest of the weights, so that two trainings have two names."""
+    digest = hashlib.sha256()
+    for key in sorted(checkpoint.tensors):
+        if key.startswith("head."):
+            digest.update(checkpoint.tensors[key].numpy().tobytes())
+    return f"{checkpoint.config.recipe}-{digest.hexdigest()[:8]}"

@@ -1,0 +1,145 @@
+"""What the frozen part of an encoder makes of each file, run once and kept on disk.
+
+The cache of one encoder is a folder of parts, each written whole: an interrupted run goes on where it stopped, and
+new files add a part. A file that changed, or another frozen part, is run again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xmr.engine.media.decode import Task, decode_ahead
+from xmr.train.encoders import Encoder
+
+PART_ROWS = 1024
+BATCH_SIZE = 32
+
+FileKey = tuple[str, int, int]  # path, size in bytes, mtime in ns
+
+
+class Features:
+    """The cached features of one modality's files."""
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[Any]] = []
+        self._place: dict[str, tuple[int, int]] = {}  # path -> part, row
+
+    def __contains__(self, path: Path) -> bool:
+        return str(path) in self._place
+
+    def take(self, paths: Iterable[Path]) -> NDArray[Any]:
+        """(n, ...) features of these files."""
+        places = (self._place[str(path)] for path in paths)
+        return np.stack([self._parts[part][row] for part, row in places])
+
+    def add_part(self, paths: Iterable[str], rows: NDArray[Any]) -> None:
+        self._place.update({path: (len(self._parts), row) for row, path in enumerate(paths)})
+        self._parts.append(rows)
+
+
+def cached_features(
+    encoder: Encoder,
+    modality: str,
+    paths: Iterable[Path],
+    cache: Path,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> tuple[Features, list[str]]:
+    """The features of these files, from the cache or computed now, and a sentence for each file that is unreadable.
+
+    Of a sound longer than the window the first window is taken.
+    """
+    folder = cache / f"{modality}-{_digest(encoder)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {_file_key(path) for path in paths}
+    features = Features()
+    for keys, rows in _read_parts(folder):
+        fresh = [key in wanted for key in keys]
+        features.add_part([path if is_fresh else "" for (path, _, _), is_fresh in zip(keys, fresh, strict=True)], rows)
+        wanted -= set(keys)
+    errors: list[str] = []
+    part_keys: list[FileKey] = []
+    part_rows: list[NDArray[Any]] = []
+    for keys, arrays in _batches(_decoded(encoder, modality, sorted(wanted), errors, progress)):
+        part_keys += keys
+        part_rows.append(_run(encoder, np.stack(arrays), device))
+        if len(part_keys) >= PART_ROWS:
+            _add_part(features, folder, part_keys, part_rows)
+            part_keys, part_rows = [], []
+    if part_keys:
+        _add_part(features, folder, part_keys, part_rows)
+    return features, errors
+
+
+def _decoded(
+    encoder: Encoder, modality: str, keys: list[FileKey], errors: list[str], progress: Callable[[int, int], None]
+) -> Iterator[tuple[FileKey, NDArray[Any]]]:
+    """The first piece of each file that can be read; what is wrong with the others is added to `errors`."""
+    tasks = [Task(Path(path), modality) for path, _, _ in keys]
+    results = decode_ahead(tasks, {modality: encoder.preprocessing})
+    for n_done, (key, decoded) in enumerate(zip(keys, results, strict=True), start=1):
+        progress(n_done, len(keys))
+        if decoded.loaded is None:
+            errors.append(str(decoded.error))
+            continue
+        yield key, decoded.loaded.pieces[0].array
+
+
+def _batches(
+    decoded: Iterator[tuple[FileKey, NDArray[Any]]],
+) -> Iterator[tuple[list[FileKey], list[NDArray[Any]]]]:
+    while batch := list(islice(decoded, BATCH_SIZE)):
+        yield [key for key, _ in batch], [array for _, array in batch]
+
+
+def _add_part(features: Features, folder: Path, keys: list[FileKey], batches: list[NDArray[Any]]) -> None:
+    rows = np.concatenate(batches)
+    _write_part(folder, keys, rows)
+    features.add_part([path for path, _, _ in keys], rows)
+
+
+def _run(encoder: Encoder, batch: NDArray[Any], device: torch.device) -> NDArray[Any]:
+    with torch.inference_mode():
+        features: NDArray[Any] = encoder.frozen(torch.from_numpy(batch).to(device)).cpu().numpy()
+    return features
+
+
+def _read_parts(folder: Path) -> Iterator[tuple[list[FileKey], NDArray[Any]]]:
+    for listing in sorted(folder.glob("*.json")):
+        keys = [(str(path), int(size), int(mtime)) for path, size, mtime in json.loads(listing.read_text())]
+        yield keys, np.load(listing.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+
+
+def _write_part(folder: Path, keys: list[FileKey], rows: NDArray[Any]) -> None:
+    """The rows first: a part exists once its list of files does."""
+    name = f"{len(list(folder.glob('*.json'))):06d}"
+    unborn = folder / f".{name}.{os.getpid()}"
+    with unborn.open("wb") as file:
+        np.save(file, rows, allow_pickle=False)
+    unborn.replace(folder / f"{name}.npy")
+    unborn.write_text(json.dumps(keys))
+    unborn.replace(folder / f"{name}.json")
+
+
+def _file_key(path: Path) -> FileKey:
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+def _digest(encoder: Encoder) -> str:
+    """Of all that the cached features depend on but the file: preprocessing, layers and weights of the frozen part."""
+    content = hashlib.sha256(json.dumps(asdict(encoder.preprocessing), sort_keys=True).encode())
+    content.update(repr(encoder.frozen).encode())
+    for name, tensor in encoder.frozen.state_dict().items():
+        content.update(name.encode())
+        content.update(tensor.cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()[:16]
