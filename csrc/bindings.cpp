@@ -1,6 +1,7 @@
 // The only file that knows Python: check, allocate, release the GIL, call.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <optional>

@@ -34,7 +34,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "dim": config["dim"],
         "modalities": {name: part["preprocessing"] for name, part in config["modalities"].items()},
         "recipe": config.get("recipe"),
-        "metrics": config.get("metrics"),
+        "metrics": _summary(config.get("metrics")),
         "size_mb": round(size / 1e6, 1),
     }
 
@@ -57,8 +57,17 @@ def _describe_index(folder: Path) -> dict[str, Any]:
 
 def _describe_checkpoint(folder: Path) -> dict[str, Any]:
     state = read_checkpoint_state(folder / CHECKPOINT_NAME)
-    shown = ("recipe", "step", "epoch", "n_epochs", "modalities", "metrics")
-    return {"kind": "checkpoint", "path": str(folder)} | {key: state.get(key) for key in shown}
+    shown = ("recipe", "step", "epoch", "n_epochs", "modalities")
+    facts = {"kind": "checkpoint", "path": str(folder)} | {key: state.get(key) for key in shown}
+    return facts | {"metrics": _summary(state.get("metrics"))}
+
+
+def _summary(metrics: dict[str, Any] | None) -> dict[str, Any]:
+    """Of the val records: what one looks at first, by direction."""
+    return {
+        f"{record['query']}→{record['gallery']}": {name: record[name] for name in ("R@10", "median_rank", "mAP")}
+        for record in (metrics or {}).get("val", [])
+    }
 
 
 def read_checkpoint_state(path: Path) -> dict[str, Any]:

@@ -7,25 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PLAIN_WIDTH = 10_000  # columns when the output is no terminal: a line is never wrapped or cut
-
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """An aligned table; columns of numbers stand to the right."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """An aligned table, one line a row; columns of numbers stand to the right."""
     filled = [[_cell(value) for value in row] for row in rows]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, name in enumerate(columns):
-        is_number = bool(filled) and all(_is_number(row[place]) for row in filled)
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in filled:
-        table.add_row(*row)
-    console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    console.print(table)
+    widths = [max(map(len, cells)) for cells in zip(columns, *filled, strict=True)]
+    is_number = [bool(filled) and all(map(_is_number, cells)) for cells in zip(*filled, strict=True)]
+    for row in [list(columns), *filled]:
+        padded = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, is_number, strict=True)
+        ]
+        print("  ".join(padded).rstrip())
 
 
 def print_json(records: Iterable[Mapping[str, Any]]) -> None:
@@ -75,4 +68,4 @@ def _cell(value: object) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell.removesuffix("%").replace(".", "", 1).replace("-", "", 1).isdigit() or cell == ""
+    return cell.removeprefix("-").replace(".", "", 1).isdigit() or cell == ""

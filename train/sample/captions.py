@@ -49,20 +49,20 @@ TEMPLATES = (
     "{thing}: {colour}, {size}, {place}, {background}",
     "a picture of {a} {colour} {thing} {background}",
     "a drawing of {a} {size} {colour} {thing} {place}",
-    "the {thing} {place} is {colour} and {size}, {background}",
+    "the {size} {thing} {place} is {colour}, {background}",
     "you can see {a} {size} {thing} {place}, {background}",
 )
 
 
 def describe(scene: Scene, rng: Generator, n_captions: int) -> list[str]:
-    """Captions of one scene, each of another template."""
+    """Captions of one scene, each from another template."""
     templates = rng.choice(TEMPLATES, n_captions, replace=False).tolist()
     return [_sentence(template, scene, rng) for template in templates]
 
 
 def _sentence(template: str, scene: Scene, rng: Generator) -> str:
     ground = _one(COLOUR_WORDS[scene.background], rng)
-    if scene.tone != "plain":
+    if scene.tone != "full":
         ground = f"{scene.tone} {ground}"
     sentence = template.format(
         a="{a}",

@@ -32,7 +32,7 @@ COLOURS: dict[str, Colour] = {
     "white": (240, 238, 230),
 }
 PATTERNS = ("plain", "fading", "striped", "chequered", "dotted", "speckled", "horizon")
-TONES = {"pale": 0.62, "plain": 0.0, "dark": 0.6}  # how far a background goes toward white or night
+TONES = {"pale": 0.62, "full": 0.0, "dark": 0.6}  # how far a background goes toward white or night
 MIN_CONTRAST = 120  # Euclidean distance between a drawing's colour and its background's, in RGB
 
 
@@ -41,10 +41,10 @@ class Scene:
     """What can be said about a picture."""
 
     label: str
-    colour: str
-    pattern: str
-    background: str  # a colour
-    tone: str  # of the background: pale, plain or dark
+    colour: str  # of the drawing, a key of COLOURS
+    pattern: str  # of the background
+    background: str  # its colour
+    tone: str  # of the background, a key of TONES
     size: float  # half of the drawing's width, as a fraction of the image's
     x: float  # of the drawing's centre, 0 to 1 from the left
     y: float  # 0 to 1 from the top
@@ -72,6 +72,7 @@ def paint(scene: Scene, rng: Generator) -> Image.Image:
         y=scene.y * image.height,
         scale=_stretched(scene.size * image.width * 0.95, rng),
         turn=float(np.radians(rng.normal(0, 7))),
+        # a light outline where a dark one would be lost
         edge=WHITE if sum(ground) < 240 and sum(main) < 560 else _mixed(main, (0, 0, 0), 0.75),
         edge_width=float(rng.choice([0.035, 0.05, 0.07])),
     )
@@ -82,7 +83,7 @@ def paint(scene: Scene, rng: Generator) -> Image.Image:
 @cache
 def _grounds(colour: str) -> list[tuple[str, str]]:
     """Backgrounds, as colour and tone, on which a colour shows."""
-    grounds = [(name, tone) for name in COLOURS for tone in TONES if tone == "plain" or name not in ("black", "white")]
+    grounds = [(name, tone) for name in COLOURS for tone in TONES if tone == "full" or name not in ("black", "white")]
     return [ground for ground in grounds if math.dist(COLOURS[colour], _tinted(*ground)) > MIN_CONTRAST]
 
 
