@@ -42,8 +42,12 @@ def init(
         from xmr.train.sample import write_sample
 
         with terminal.progress_bar("drawing the sample world") as progress:
-            summary = write_sample(folder, seed=seed, progress=progress)
-        print(summary)
+            made = write_sample(folder, seed=seed, progress=progress)
+        print(
+            f"{made.concepts} concepts: {made.text_pairs} image-text and {made.sound_pairs} image-sound pairs "
+            f"({made.train_pairs} train, {made.val_pairs} val); a corpus/ of {made.corpus_images} images, "
+            f"{made.corpus_sounds} sounds and {made.corpus_notes} sentences; {made.queries} files in query/ to ask with"
+        )
     settings.write_text(content, encoding="utf-8")
     print(f"{settings} written; next: {'cd ' + str(folder) + ' && ' if folder != Path() else ''}xmr train")
 

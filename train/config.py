@@ -90,6 +90,8 @@ def load_config(path: Path | None, *, recipe: str | None = None, assignments: Se
     merged = _merged(_read_recipe(name), table) | {"recipe": name}
     for assignment in assignments:
         merged = _merged(merged, _parse_assignment(assignment))
+    if merged["recipe"] != name:  # the settings of the other recipe would be missing
+        raise XmrError(f"--set recipe={merged['recipe']}: a recipe is chosen by --recipe")
     return parse_config(merged)
 
 
@@ -203,12 +205,12 @@ def _parse_encoder(modality: str, settings: object) -> Any:
     where = f"encoders.{modality}"
     if modality not in MODALITIES:
         raise XmrError(f"{where}: unknown modality; there are {', '.join(MODALITIES)}")
-    if not isinstance(settings, Mapping) or settings.get("name") not in ENCODERS:
-        found = settings.get("name") if isinstance(settings, Mapping) else settings
+    found = settings.get("name") if isinstance(settings, Mapping) else settings
+    if not isinstance(settings, Mapping) or not isinstance(found, str) or found not in ENCODERS:
         raise XmrError(f"{where}.name: {found!r} found; encoders are {', '.join(ENCODERS)}")
-    encoder = ENCODERS[settings["name"]]
+    encoder = ENCODERS[found]
     if MODALITIES[modality].preprocessing is not encoder.preprocessing_type:
-        raise XmrError(f"{where}.name: encoder {settings['name']} is not made for {modality}; choose another")
+        raise XmrError(f"{where}.name: encoder {found} is not made for {modality}; choose another")
     return _parse(encoder.Settings, settings, f"{where}.")
 
 

@@ -85,7 +85,7 @@ class TimmImage(Encoder):
 
 
 class ConvImage(Encoder):
-    """Convolutions of stride 2 from the pixels on, trained from scratch: for small worlds."""
+    """Convolutions and maxima from the pixels on, trained from scratch: for small worlds."""
 
     preprocessing_type = image.Preprocessing
 
@@ -96,7 +96,7 @@ class ConvImage(Encoder):
         name: str = setting("convnet", "a small convolutional network, trained from scratch")
         size: int = setting(64, "pixels, each side")
         resize: Literal["squash", "crop"] = setting("squash", "the whole picture to a square, or its centre square")
-        channels: tuple[int, ...] = setting((32, 64, 128, 256), "of each layer; every layer halves the picture")
+        channels: tuple[int, ...] = setting((16, 32, 64, 128), "of each layer; every layer halves the picture")
 
     def __init__(self, settings: Settings, width: int, words: Words) -> None:
         super().__init__()
@@ -105,9 +105,10 @@ class ConvImage(Encoder):
         below = 3
         for channels in settings.channels:
             layers += [
-                nn.Conv2d(below, channels, 3, stride=2, padding=1, bias=False),
+                nn.Conv2d(below, channels, 3, padding=1, bias=False),
                 nn.BatchNorm2d(channels),
                 nn.ReLU(),
+                nn.MaxPool2d(2),  # strides in its place learn the training pictures by heart
             ]
             below = channels
         self.frozen = nn.Identity()
@@ -154,7 +155,7 @@ class Spectrogram(Encoder):
         rate_hz: int = setting(22050, "samples a second")
         window_s: float = setting(2.0, "seconds of a window")
         n_mels: int = setting(64, "bands of the spectrogram")
-        channels: tuple[int, ...] = setting((128, 128, 256, 256), "of each convolution; the first three halve the time")
+        channels: tuple[int, ...] = setting((64, 64, 128, 128), "of each convolution; the first three halve the time")
         kernel: int = setting(5, "frames a convolution sees")
 
     def __init__(self, settings: Settings, width: int, words: Words) -> None:
@@ -163,9 +164,8 @@ class Spectrogram(Encoder):
         layers: list[nn.Module] = []
         below = settings.n_mels
         for place, channels in enumerate(settings.channels):
-            stride = 2 if place < 3 else 1
-            layers.append(nn.Conv1d(below, channels, settings.kernel, stride, settings.kernel // 2, bias=False))
-            layers += [nn.BatchNorm1d(channels), nn.ReLU()]
+            layers.append(nn.Conv1d(below, channels, settings.kernel, padding=settings.kernel // 2, bias=False))
+            layers += [nn.BatchNorm1d(channels), nn.ReLU(), *([MaxOverTime(2)] if place < 3 else [])]
             below = channels
         self.frozen = LogMel(settings.rate_hz, settings.n_mels)
         self.trained = nn.Sequential(*layers, MeanAndMax(), nn.Linear(2 * below, width))
@@ -269,8 +269,8 @@ class SoundNetTrunk(nn.Module):
         pooled = []
         for number, (*_, pool) in enumerate(self.LAYERS[: max(self.chosen)], start=1):
             maps = torch.relu(self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(maps)))
-            if pool > 1:  # as a picture of height 1: max_pool1d would fix the exported time axis
-                maps = functional.max_pool2d(maps.unsqueeze(2), (1, pool)).squeeze(2)
+            if pool > 1:
+                maps = max_over_time(maps, pool)
             if number in self.chosen:
                 pooled += [maps.mean(dim=2), maps.amax(dim=2)]
         return torch.log1p(torch.cat(pooled, dim=1))
@@ -307,6 +307,22 @@ class LogMel(nn.Module):
         bands = functional.conv1d(cosines.square() + sines.square(), self.bands)
         levels = torch.log(bands + self.FLOOR)
         return levels - levels.mean(dim=(1, 2), keepdim=True)
+
+
+def max_over_time(maps: Tensor, pool: int) -> Tensor:
+    """(n, c, t) -> (n, c, t // pool). As a picture of height 1, because max_pool1d would fix the exported time axis."""
+    return functional.max_pool2d(maps.unsqueeze(2), (1, pool)).squeeze(2)
+
+
+class MaxOverTime(nn.Module):
+    """max_over_time as a layer."""
+
+    def __init__(self, pool: int) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return max_over_time(maps, self.pool)
 
 
 class MeanAndMax(nn.Module):

@@ -8,7 +8,10 @@ import inspect
 import json
 import math
 import shutil
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,9 +79,9 @@ def fit(
     progress: Progress = terminal.progress_bar,
     note: Callable[[str], None] = terminal.note,
 ) -> list[dict[str, Any]]:
-    """Train into a checkpoint folder: last.safetensors every epoch, best.safetensors by mean mAP on val.
+    """Train into a checkpoint folder: last.safetensors each epoch, best.safetensors by mAP on val.
 
-    Returns the val records of the best epoch. Ctrl-C writes last.safetensors at the step it has reached, then goes on up.
+    Returns the val records of the best epoch. Ctrl-C ends the step, writes last.safetensors, then goes on up.
     """
     checkpoint = load_checkpoint(folder / CHECKPOINT_NAME) if resume else None
     if checkpoint is None and not overwrite and (folder / CHECKPOINT_NAME).exists():
@@ -91,7 +94,7 @@ def fit(
     _drop_later_metrics(folder / METRICS_NAME, run.step)
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=run.step)
     try:
-        with progress("training") as show:
+        with progress("training") as show, _interrupts() as is_interrupted:
             while run.step < run.n_steps:
                 losses = train_step(run)
                 run.step += 1
@@ -101,10 +104,10 @@ def fit(
                 _append(folder / METRICS_NAME, {"step": run.step, "loss": losses})
                 if run.step % run.steps_per_epoch == 0:
                     _end_epoch(run, folder, writer, note)
-    except KeyboardInterrupt:
-        _save(run, folder / CHECKPOINT_NAME)
-        note(f"stopped at step {run.step} of {run.n_steps}; go on with `xmr train --resume`")
-        raise
+                if is_interrupted():
+                    _save(run, folder / CHECKPOINT_NAME)
+                    note(f"stopped at step {run.step} of {run.n_steps}; go on with `xmr train --resume`")
+                    raise KeyboardInterrupt
     finally:
         writer.close()
     return list((load_checkpoint(best_of(folder)).state.get("metrics") or {}).get("val", []))
@@ -256,6 +259,25 @@ def _save(run: Run, path: Path, *, with_optimizer: bool = True) -> None:
         "metrics": run.metrics,
     }
     save_checkpoint(path, run.model, run.optimizer if with_optimizer else None, run.config, state)
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Holds the first Ctrl-C back, so that no step is left half done; a second one is not held."""
+    interrupted = threading.Event()
+
+    def remember(number: int, frame: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    if threading.current_thread() is not threading.main_thread():  # only there are signals handled
+        yield interrupted.is_set
+        return
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield interrupted.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:

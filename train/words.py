@@ -1,7 +1,9 @@
 """Word vectors by gensim: loaded from a word2vec file, or trained on the captions of the training rows."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,9 @@ def _train(settings: WordSettings, sentences: Sequence[list[str]], seed: int) ->
     """Skip-gram with negative sampling (Mikolov et al. 2013); one worker, so that the seed decides all."""
     from gensim.models import Word2Vec
 
+    counts = Counter(word for sentence in sentences for word in sentence)
+    if max(counts.values()) < settings.min_count:
+        raise XmrError(f"words.min_count: no word of the captions occurs {settings.min_count} times; lower it")
     model = Word2Vec(
         sentences,
         vector_size=settings.dim,
@@ -46,8 +51,6 @@ def _train(settings: WordSettings, sentences: Sequence[list[str]], seed: int) ->
         seed=seed,
         workers=1,
     )
-    if not model.wv.index_to_key:
-        raise XmrError(f"words.min_count: no word of the captions occurs {settings.min_count} times; lower it")
     return _words(tuple(model.wv.index_to_key), model.wv.vectors)
 
 
@@ -59,7 +62,9 @@ def _load(settings: WordSettings, sentences: Sequence[list[str]]) -> Words:
         known = KeyedVectors.load_word2vec_format(path, binary=path.suffix == ".bin", unicode_errors="replace")
     except (OSError, ValueError, EOFError) as error:
         raise XmrError(f"{path}: no word2vec file that gensim can read ({error}); give another words.file") from None
-    frequent = known.index_to_key[: settings.n_words]
+    # such as </s> and New_York can't be read out of a sentence
+    readable = (word for word in known.index_to_key if text.words(word) == [word])
+    frequent = islice(readable, settings.n_words)
     said = sorted({word for sentence in sentences for word in sentence})
     vocabulary = tuple(dict.fromkeys(word for word in (*frequent, *said) if word in known))
     if not vocabulary:

@@ -1,0 +1,191 @@
+"""Settings: recipe, file and --set in that order; what is wrong is said in one sentence."""
+
+import tomllib
+from dataclasses import FrozenInstanceError, asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xmr.engine.errors import XmrError
+from xmr.train.config import TrainConfig, dump_config, explained_config, load_config, parse_config, recipe_names
+
+RECIPES = recipe_names()
+
+
+def write_settings(folder: Path, content: str) -> Path:
+    path = folder / "xmr.toml"
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def config_with(*assignments: str) -> TrainConfig:
+    return load_config(None, recipe="quick", assignments=assignments)
+
+
+def test_the_recipes_that_ship_are_there() -> None:
+    assert {"quick", "see-hear-read"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_parses_and_bears_its_name(recipe: str) -> None:
+    config = load_config(None, recipe=recipe)
+    assert config.recipe == recipe
+    assert len(config.encoders) >= 2
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_dumped_settings_parse_to_the_same_settings(recipe: str) -> None:
+    config = load_config(None, recipe=recipe, assignments=["head.hidden=[64, 32]", 'words.file="a \\"b\\".bin"'])
+    assert parse_config(tomllib.loads(dump_config(config))) == config
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_explained_file_parses_to_the_recipe(recipe: str, tmp_path: Path) -> None:
+    config = load_config(None, recipe=recipe)
+    written = load_config(write_settings(tmp_path, explained_config(recipe)))
+    assert asdict(written) == asdict(config) | {"data": tuple(str(tmp_path / source) for source in config.data)}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_explained_setting_has_a_meaning(recipe: str) -> None:
+    settings = [line for line in explained_config(recipe).splitlines() if " = " in line]
+    assert len(settings) > 30
+    assert not [line for line in settings if not line.partition(" # ")[2].strip()]
+
+
+def test_the_file_wins_over_the_recipe_and_an_assignment_over_both(tmp_path: Path) -> None:
+    path = write_settings(tmp_path, 'recipe = "quick"\nepochs = 7\nwidth = 99\n[loss]\nmargin = 0.5\n')
+    config = load_config(path, assignments=["epochs=8", "loss.temperature=0.3"])
+    assert (config.epochs, config.width) == (8, 99)
+    assert (config.loss.name, config.loss.margin, config.loss.temperature) == ("info_nce", 0.5, 0.3)
+
+
+def test_a_missing_file_leaves_the_recipe(tmp_path: Path) -> None:
+    assert load_config(tmp_path / "xmr.toml") == load_config(None, recipe="quick")
+
+
+def test_another_recipe_than_the_files_keeps_its_data_only(tmp_path: Path) -> None:
+    path = write_settings(tmp_path, 'recipe = "quick"\ndata = ["a.jsonl"]\nepochs = 7\n[encoders.text]\nmax_words = 5\n')
+    config = load_config(path, recipe="see-hear-read")
+    alone = load_config(None, recipe="see-hear-read")
+    assert asdict(config) == asdict(alone) | {"data": (str(tmp_path / "a.jsonl"),)}
+
+
+def test_the_files_own_recipe_keeps_all_its_settings(tmp_path: Path) -> None:
+    path = write_settings(tmp_path, 'recipe = "quick"\nepochs = 7\n')
+    assert load_config(path, recipe="quick").epochs == 7
+
+
+def test_relative_paths_of_a_file_are_meant_from_its_folder(tmp_path: Path) -> None:
+    path = write_settings(
+        tmp_path,
+        'recipe = "see-hear-read"\ndata = ["a.jsonl", "/b"]\n[words]\nfile = "w.bin"\n'
+        '[encoders.image]\nweights = "image.safetensors"\n',
+    )
+    config = load_config(path)
+    assert config.data == (str(tmp_path / "a.jsonl"), "/b")
+    assert config.words.file == str(tmp_path / "w.bin")
+    assert config.encoders["image"].weights == str(tmp_path / "image.safetensors")
+
+
+@pytest.mark.parametrize("weights", ["", "pretrained"])
+def test_weights_that_are_no_path_stay_as_they_are(tmp_path: Path, weights: str) -> None:
+    content = f'recipe = "see-hear-read"\n[encoders.image]\nweights = "{weights}"\n'
+    assert load_config(write_settings(tmp_path, content)).encoders["image"].weights == weights
+
+
+def test_another_encoder_takes_nothing_over_from_the_recipes() -> None:
+    config = config_with("encoders.sound.name=soundnet", "encoders.sound.window_s=3")
+    assert (config.encoders["sound"].name, config.encoders["sound"].window_s) == ("soundnet", 3.0)
+    with pytest.raises(XmrError, match=r"setting encoders.sound.n_mels is unknown"):
+        config_with("encoders.sound.n_mels=32", "encoders.sound.name=soundnet", "encoders.sound.n_mels=32")
+
+
+def test_the_same_encoder_keeps_what_is_not_set() -> None:
+    quick = load_config(None, recipe="quick").encoders["image"]
+    changed = config_with("encoders.image.size=48").encoders["image"]
+    assert asdict(changed) == asdict(quick) | {"size": 48}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("learning_rate=1", 1.0),
+        ("learning_rate=2e-4", 2e-4),
+        ("seed=3", 3),
+        ("schedule=constant", "constant"),
+        ('schedule="constant"', "constant"),
+        ('data=["a", "b"]', ("a", "b")),
+        ("head.hidden=[8, 4]", (8, 4)),
+        ("head.relu_embedding=true", True),
+        ("words.file=a=b.bin", "a=b.bin"),
+        ("encoders.image.resize=crop", "crop"),
+    ],
+)
+def test_an_assignment_reaches_its_setting(assignment: str, expected: object) -> None:
+    value: Any = config_with(assignment)
+    for part in assignment.partition("=")[0].split("."):
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("epoch=3", "setting epoch is unknown; did you mean epochs?"),
+        ("loss.margn=3", "setting loss.margn is unknown; did you mean loss.margin?"),
+        ("encoders.image.sice=3", "setting encoders.image.sice is unknown; did you mean encoders.image.size?"),
+        ("words.zzz=1", "setting words.zzz is unknown; known are file, n_words"),
+        ("epochs=ten", "setting epochs: 'ten' found, int expected, as in 20"),
+        ("epochs=2.5", "setting epochs: 2.5 found, int expected, as in 20"),
+        ("epochs=true", "setting epochs: True found, int expected, as in 20"),
+        ("learning_rate=true", "setting learning_rate: True found, float expected, as in 0.001"),
+        ("head.relu_embedding=1", "setting head.relu_embedding: 1 found, bool expected, as in True"),
+        ("head.hidden=64", "setting head.hidden: 64 found, a list of int expected, as in (1024,)"),
+        ("head.hidden=[1.5]", "setting head.hidden: [1.5] found, a list of int expected, as in (1024,)"),
+        ("data=a.jsonl", "setting data: 'a.jsonl' found, a list of str expected, as in ('pairs.jsonl',)"),
+        ("schedule=linear", "setting schedule: 'linear' found, 'cosine' or 'constant' expected, as in 'cosine'"),
+        ("loss=ranking", "setting loss: 'ranking' found, a table expected"),
+        ("encoders=image", "setting encoders: 'image' found, a table expected"),
+        ("encoders.smell.name=words", "encoders.smell: unknown modality; there are image, sound, speech, text"),
+        ("encoders.image=7", "encoders.image.name: 7 found; encoders are timm, convnet"),
+        ("encoders.image.name=[1]", "encoders.image.name: [1] found; encoders are"),
+        ("encoders.image.name=resnet", "encoders.image.name: 'resnet' found; encoders are"),
+        ("encoders.image.name=words", "encoders.image.name: encoder words is not made for image; choose another"),
+        ("epochs", "--set epochs: key=value expected, as in --set loss.margin=0.1"),
+        ("=3", "--set =3: key=value expected, as in --set loss.margin=0.1"),
+        ("recipe=see-hear-read", "--set recipe=see-hear-read: a recipe is chosen by --recipe"),
+    ],
+)
+def test_a_wrong_assignment_is_one_sentence(assignment: str, sentence: str) -> None:
+    with pytest.raises(XmrError) as error:
+        config_with(assignment)
+    assert str(error.value).startswith(sentence)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("recipe", ["nothing", "../quick", 5])
+def test_an_unknown_recipe_names_those_there_are(recipe: Any) -> None:
+    with pytest.raises(XmrError, match=r"recipe .* is unknown; there are .*quick, .*see-hear-read"):
+        load_config(None, recipe=recipe)
+
+
+@pytest.mark.parametrize("content", [b"epochs = \n", b"\xff\xfe\n", b"epochs = 1\nepochs = 2\n"])
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "xmr.toml"
+    path.write_bytes(content)
+    with pytest.raises(XmrError, match=r"xmr.toml: not valid TOML .*; mend the line"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("encoders", [{}, {"image": {"name": "convnet"}}])
+def test_fewer_than_two_encoders_are_refused(encoders: dict[str, Any]) -> None:
+    with pytest.raises(XmrError, match=f"{len(encoders)} encoders found, at least two modalities are needed"):
+        parse_config({"encoders": encoders})
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        config_with().epochs = 3  # type: ignore[misc]

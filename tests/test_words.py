@@ -1,0 +1,106 @@
+"""Word vectors: trained on captions, and loaded from files that gensim wrote."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gensim.models import KeyedVectors
+
+from xmr.engine.errors import XmrError
+from xmr.train.config import WordSettings
+from xmr.train.words import make_words
+
+CAPTIONS = ["A dog barks.", "the dog sleeps", "A red bell", "a bell, a siren!"] * 3
+FILE_WORDS = ("</s>", "the", "a", "dog", "New_York", "bell")  # the most frequent first, as word2vec writes them
+
+
+def write_vectors(path: Path, words: tuple[str, ...] = FILE_WORDS, dim: int = 5) -> KeyedVectors:
+    vectors = KeyedVectors(dim)
+    vectors.add_vectors(words, np.random.default_rng(0).standard_normal((len(words), dim)).astype(np.float32))
+    vectors.save_word2vec_format(path, binary=path.suffix == ".bin")
+    return vectors
+
+
+def test_the_seed_decides_the_vectors() -> None:
+    settings = WordSettings(dim=8, epochs=3)
+    first, second, other = (make_words(settings, CAPTIONS, seed) for seed in (1, 1, 2))
+    assert first.vocabulary == second.vocabulary == other.vocabulary
+    np.testing.assert_array_equal(first.vectors, second.vectors)
+    assert not np.allclose(first.vectors, other.vectors)
+
+
+def test_row_0_stands_for_no_word_and_the_others_have_a_mean_length_of_1() -> None:
+    words = make_words(WordSettings(dim=8, epochs=1), CAPTIONS, 0)
+    assert words.vectors.shape == (1 + len(words.vocabulary), 8)
+    assert words.vectors.dtype == np.float32
+    assert not words.vectors[0].any()
+    assert np.linalg.norm(words.vectors[1:], axis=1).mean() == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("min_count", "known"),
+    [
+        (3, {"a", "dog", "barks", "the", "sleeps", "red", "bell", "siren"}),
+        (4, {"a", "dog", "bell"}),
+        (7, {"a"}),
+    ],
+)
+def test_rarer_words_than_min_count_are_left_out(min_count: int, known: set[str]) -> None:
+    words = make_words(WordSettings(dim=4, min_count=min_count, epochs=1), CAPTIONS, 0)
+    assert set(words.vocabulary) == known
+
+
+def test_a_min_count_that_no_word_reaches_is_said() -> None:
+    with pytest.raises(XmrError, match=r"words.min_count: no word of the captions occurs 50 times; lower it"):
+        make_words(WordSettings(min_count=50), CAPTIONS, 0)
+
+
+@pytest.mark.parametrize("captions", [[], ["", "..."]])
+def test_captions_without_a_word_are_refused(captions: list[str]) -> None:
+    with pytest.raises(XmrError, match="no captions among the training rows"):
+        make_words(WordSettings(), captions, 0)
+
+
+@pytest.mark.parametrize("name", ["vectors.bin", "vectors.txt"])
+def test_vectors_of_a_file_keep_their_directions(tmp_path: Path, name: str) -> None:
+    written = write_vectors(tmp_path / name)
+    words = make_words(WordSettings(file=str(tmp_path / name)), CAPTIONS, 0)
+    assert words.vocabulary == ("a", "bell", "dog", "the")
+    expected = np.stack([written[word] for word in words.vocabulary])
+    scale = np.linalg.norm(expected, axis=1).mean()
+    # the text form has 8 digits
+    np.testing.assert_allclose(words.vectors[1:], expected / scale, rtol=1e-6)
+
+
+def test_frequent_words_of_the_file_come_first(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "vectors.bin")
+    words = make_words(WordSettings(file=str(tmp_path / "vectors.bin"), n_words=3), CAPTIONS, 0)
+    assert words.vocabulary == ("the", "a", "dog", "bell")  # "</s>" can't be read out of a sentence
+
+
+def test_a_file_without_any_word_of_the_captions_is_refused(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "other.txt", ("chat", "chien"))
+    with pytest.raises(XmrError, match=r"other.txt: holds none of the \d words of the captions"):
+        make_words(WordSettings(file=str(tmp_path / "other.txt")), CAPTIONS, 0)
+
+
+@pytest.mark.parametrize("name", ["vectors.bin", "vectors.txt"])
+@pytest.mark.parametrize("content", [b"", b"no vectors here\n", b"\x89PNG\r\n\x1a\n\0\0", b"3 4\na 1.0"])
+def test_a_file_that_is_no_word2vec_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(XmrError, match=f"{name}: no word2vec file that gensim can read"):
+        make_words(WordSettings(file=str(tmp_path / name)), CAPTIONS, 0)
+
+
+@pytest.mark.parametrize("name", ["vectors.bin", "vectors.txt"])
+def test_a_file_cut_short_is_refused(tmp_path: Path, name: str) -> None:
+    write_vectors(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(XmrError, match=f"{name}: no word2vec file that gensim can read"):
+        make_words(WordSettings(file=str(tmp_path / name)), CAPTIONS, 0)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(XmrError, match=r"lost.bin: no word2vec file that gensim can read"):
+        make_words(WordSettings(file=str(tmp_path / "lost.bin")), CAPTIONS, 0)
