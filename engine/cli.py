@@ -69,13 +69,14 @@ def index(
     Example: xmr index corpus/
     """
     from xmr.engine.corpus import scan
-    from xmr.engine.index import Index
+    from xmr.engine.index import CATALOG_NAME, Index
     from xmr.engine.media import MODALITIES
 
     opened_model = _open_model(model, device)
     folder = index or workspace.default_folder("index")
     corpus = scan(paths, {MODALITIES[name].medium for name in opened_model.modalities})
-    opened = Index.open(folder) if folder.exists() and any(folder.iterdir()) else Index.create(folder, opened_model)
+    exists = (folder / CATALOG_NAME).is_file()
+    opened = Index.open(folder) if exists else Index.create(folder, opened_model)
     terminal.note(f"{len(corpus.files)} files found, model {opened_model.name} on {opened_model.device}")
     with terminal.progress_bar("embedding") as progress:
         summary = opened.add(opened_model, corpus, workers=workers, batch_size=batch_size, progress=progress)

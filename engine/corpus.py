@@ -14,7 +14,7 @@ from xmr.engine.media import MODALITIES, medium_of
 class CorpusFile:
     """One file of a known medium, as it was when it was found."""
 
-    path: Path  # absolute
+    path: Path  # absolute, links in the root resolved
     medium: str
     size_bytes: int
     mtime_ns: int
@@ -26,7 +26,7 @@ class Scan:
 
     roots: list[Path]  # absolute
     files: list[CorpusFile]  # by path
-    n_ignored: int  # files of other kinds
+    n_ignored: int  # files of other kinds, or of names that are not UTF-8
 
 
 def scan(paths: Iterable[Path], media: Iterable[str]) -> Scan:
@@ -36,7 +36,8 @@ def scan(paths: Iterable[Path], media: Iterable[str]) -> Scan:
     raises XmrError.
     """
     wanted = set(media)
-    roots = [path.absolute() for path in paths]
+    # resolved, so that a file is one item however the folder is named
+    roots = [path.resolve() for path in paths]
     found: dict[Path, CorpusFile] = {}
     other: Counter[str] = Counter()
     for root in roots:
@@ -46,6 +47,9 @@ def scan(paths: Iterable[Path], media: Iterable[str]) -> Scan:
             medium = medium_of(path)
             if medium not in wanted:
                 other[path.suffix.lower() or path.name] += 1
+                continue
+            if not _is_utf8(path):  # neither the catalog nor JSON can hold it
+                other["with a name that is not UTF-8"] += 1
                 continue
             status = path.stat()
             found[path] = CorpusFile(path, medium, status.st_size, status.st_mtime_ns)
@@ -67,6 +71,10 @@ def _walk(root: Path) -> Iterator[Path]:
                 continue
             if path.is_file():
                 yield path
+
+
+def _is_utf8(path: Path) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
 
 
 def _nothing_to_embed(other: Counter[str], media: set[str]) -> str:

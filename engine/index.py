@@ -96,18 +96,21 @@ class Index:
     def create(cls, folder: Path | str, model: Model) -> "Index":
         """A new, empty index for the embeddings of one model."""
         folder = Path(folder)
-        if (folder / CATALOG_NAME).exists():
-            raise XmrError(f"{folder}: an index is there already; open it or choose another folder")
+        _refuse_other_files(folder)
         (folder / SEGMENTS_NAME).mkdir(parents=True, exist_ok=True)
         meta = {"format": FORMAT, "model": model.name, "fingerprint": model.fingerprint, "dim": model.dim}
-        unborn = folder / f".{CATALOG_NAME}.{os.getpid()}"
-        unborn.unlink(missing_ok=True)
-        with closing(_connect(unborn)) as catalog:
-            catalog.executescript(f"BEGIN;{SCHEMA}COMMIT;")
-            rows = [(key, str(value)) for key, value in meta.items()]
-            catalog.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-        unborn.replace(folder / CATALOG_NAME)
-        _fsync_folder(folder)
+        with _writer_lock(folder):
+            if (folder / CATALOG_NAME).exists():
+                raise XmrError(f"{folder}: an index is there already; open it or choose another folder")
+            for left_over in folder.glob(f".{CATALOG_NAME}.*"):
+                left_over.unlink()
+            unborn = folder / f".{CATALOG_NAME}.{os.getpid()}"
+            with closing(_connect(unborn)) as catalog:
+                catalog.executescript(f"BEGIN;{SCHEMA}COMMIT;")
+                rows = [(key, str(value)) for key, value in meta.items()]
+                catalog.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+            unborn.replace(folder / CATALOG_NAME)
+            _fsync_folder(folder)
         return cls(folder)
 
     def __len__(self) -> int:
@@ -189,21 +192,21 @@ class Index:
                 for n_done, result in enumerate(results, start=1):
                     pending.append(result)
                     n_pending += len(result.items)
-                    _count(summary, result)
                     progress(n_done, len(fresh))
                     if n_pending >= COMMIT_ITEMS or time.monotonic() - last_commit_s > COMMIT_S:
-                        self._commit(pending)
+                        self._commit(pending, summary)
                         pending, n_pending, last_commit_s = [], 0, time.monotonic()
             except KeyboardInterrupt:
-                self._commit(pending)
+                self._commit(pending, summary)
                 raise
-            self._commit(pending)
+            self._commit(pending, summary)
         return summary
 
-    def _commit(self, files: list[EmbeddedFile]) -> None:
+    def _commit(self, files: list[EmbeddedFile], summary: AddSummary) -> None:
         """Make these files' items visible, in place of what the index held of them: all of it or nothing."""
         if not files:
             return
+        digests = _digests(files)
         rows_of: dict[str, list[tuple[CorpusFile, EmbeddedItem]]] = {}
         for result in files:
             for item in result.items if result.error is None else []:
@@ -213,7 +216,6 @@ class Index:
             self._write_segment(next_id + place, modality, rows)
             for place, (modality, rows) in enumerate(rows_of.items())
         ]
-        digests = {result.file.path: sha256_of(result.file.path) for result in files if result.error is None}
         with self._transaction():
             for result in files:
                 self._forget(str(result.file.path))
@@ -223,6 +225,8 @@ class Index:
             for segment, rows in zip(segments, rows_of.values(), strict=True):
                 values = [_item_row(segment[0], row, *pair, digests) for row, pair in enumerate(rows)]
                 self._catalog.executemany(f"INSERT INTO items ({ITEM_COLUMNS}) VALUES ({'?, ' * 10}?)", values)
+        for result in files:
+            _count(summary, result)
 
     def _write_segment(
         self, number: int, modality: str, rows: list[tuple[CorpusFile, EmbeddedItem]]
@@ -297,23 +301,19 @@ class Index:
                 )
         return wanted
 
-    def _segments(self, modalities: Sequence[str]) -> list[tuple[int, str]]:
+    def _segments(self, modalities: Sequence[str]) -> list[tuple[int, str, int]]:
         marks = ", ".join("?" * len(modalities))
         rows = self._catalog.execute(
-            f"SELECT id, file FROM segments WHERE modality IN ({marks}) ORDER BY id", list(modalities)
+            f"SELECT id, file, rows FROM segments WHERE modality IN ({marks}) ORDER BY id", list(modalities)
         )
         return rows.fetchall()
 
     def _search_segment(
-        self, segment: tuple[int, str], queries: NDArray[np.float32], k: int
+        self, segment: tuple[int, str, int], queries: NDArray[np.float32], k: int
     ) -> list[list[tuple[float, int]]]:
         """Per query the best (score, item id) of one segment."""
-        number, name = segment
-        path = self.folder / SEGMENTS_NAME / name
-        try:
-            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise XmrError(f"{path}: a segment of the index cannot be read ({error}); index again elsewhere") from None
+        number, name, n_rows = segment
+        vectors = self._open_segment(name, n_rows)
         live = np.zeros(len(vectors), dtype=np.bool_)
         id_of_row = np.zeros(len(vectors), dtype=np.int64)
         for row, item in self._catalog.execute(
@@ -327,6 +327,16 @@ class Index:
             for pair in zip(scores, rows, strict=True)
         ]
 
+    def _open_segment(self, name: str, n_rows: int) -> NDArray[np.float32]:
+        path = self.folder / SEGMENTS_NAME / name
+        try:
+            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+            if (vectors.shape, vectors.dtype) != ((n_rows, self.dim), np.float32):
+                raise ValueError(f"{vectors.shape} {vectors.dtype} found, {(n_rows, self.dim)} float32 expected")
+        except (OSError, EOFError, ValueError) as error:
+            raise XmrError(f"{path}: a segment of the index cannot be read ({error}); index again elsewhere") from None
+        return vectors
+
     def _hit(self, query: int, rank: int, score: float, item: int) -> Hit:
         modality, path, start_s, end_s, text, metadata = self._catalog.execute(
             "SELECT modality, path, start_s, end_s, text, metadata FROM items WHERE id = ?", (item,)
@@ -339,10 +349,11 @@ class Index:
         self._catalog.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._catalog.execute("COMMIT")
         except BaseException:
-            self._catalog.execute("ROLLBACK")
+            if self._catalog.in_transaction:  # SQLite itself rolls back after some errors
+                self._catalog.execute("ROLLBACK")
             raise
-        self._catalog.execute("COMMIT")
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
@@ -375,6 +386,14 @@ def _read_meta(catalog: sqlite3.Connection, folder: Path) -> dict[str, str]:
     return meta
 
 
+def _refuse_other_files(folder: Path) -> None:
+    """XmrError where an index would be made among a user's own files."""
+    own = (CATALOG_NAME, f".{CATALOG_NAME}", SEGMENTS_NAME, LOCK_NAME)
+    for path in sorted(folder.iterdir()) if folder.exists() else []:
+        if not path.name.startswith(own):
+            raise XmrError(f"{folder}: holds other files ({path.name}), and no index; choose another folder")
+
+
 @contextmanager
 def _writer_lock(folder: Path) -> Iterator[None]:
     """Held by the one writer; the lock of a dead process is free."""
@@ -392,6 +411,24 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _digests(files: list[EmbeddedFile]) -> dict[Path, str]:
+    """sha256 by path. A file that is no longer as it was when it was found gets an error: what was embedded is lost."""
+    digests = {}
+    for result in files:
+        if result.error is not None:
+            continue
+        path = result.file.path
+        try:
+            digests[path] = sha256_of(path)
+            status = path.stat()
+            is_same = (status.st_size, status.st_mtime_ns) == (result.file.size_bytes, result.file.mtime_ns)
+        except OSError:
+            is_same = False
+        if not is_same:
+            result.error = f"{path}: changed while it was embedded; run the same command again"
+    return digests
 
 
 def _count(summary: AddSummary, result: EmbeddedFile) -> None:

@@ -137,6 +137,9 @@ def sha256_of(path: Path) -> str:
 
 
 def _check_files(folder: Path, config: dict[str, Any]) -> None:
+    for name in _used_files(config):
+        if name not in config["sha256"]:
+            raise XmrError(f"{folder}: {name}: used, but has no checksum in config.json; export the model again")
     for name, expected in config["sha256"].items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -145,6 +148,13 @@ def _check_files(folder: Path, config: dict[str, Any]) -> None:
             raise XmrError(f"{path}: missing, though config.json names it; export the model again")
         if sha256_of(path) != expected:
             raise XmrError(f"{path}: changed since it was exported; export the model again")
+
+
+def _used_files(config: dict[str, Any]) -> list[str]:
+    """What is opened to embed: networks and vocabularies."""
+    parts = config["modalities"].values()
+    vocabularies = [part["preprocessing"]["vocabulary"] for part in parts if "vocabulary" in part["preprocessing"]]
+    return [config["head"]["file"], *(part["file"] for part in parts), *vocabularies]
 
 
 def _preprocessing(folder: Path, config: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     """An aligned table, one line a row; columns of numbers stand to the right."""
     filled = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, cells)) for cells in zip(columns, *filled, strict=True)]
-    is_number = [bool(filled) and all(map(_is_number, cells)) for cells in zip(*filled, strict=True)]
+    is_number = [bool(filled) and all(map(_is_number, cells)) for _, *cells in zip(columns, *filled, strict=True)]
     for row in [list(columns), *filled]:
         padded = [
             cell.rjust(width) if right else cell.ljust(width)

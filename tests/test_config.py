@@ -66,7 +66,8 @@ def test_a_missing_file_leaves_the_recipe(tmp_path: Path) -> None:
 
 
 def test_another_recipe_than_the_files_keeps_its_data_only(tmp_path: Path) -> None:
-    path = write_settings(tmp_path, 'recipe = "quick"\ndata = ["a.jsonl"]\nepochs = 7\n[encoders.text]\nmax_words = 5\n')
+    content = 'recipe = "quick"\ndata = ["a.jsonl"]\nepochs = 7\n[encoders.text]\nmax_words = 5\n'
+    path = write_settings(tmp_path, content)
     config = load_config(path, recipe="see-hear-read")
     alone = load_config(None, recipe="see-hear-read")
     assert asdict(config) == asdict(alone) | {"data": (str(tmp_path / "a.jsonl"),)}

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import xmr.engine
-
-ENGINE = Path(next(iter(xmr.engine.__path__)))
+ROOT = Path(__file__).parents[1]
+ENGINE = ROOT / "engine"
 TRAIN_ONLY = ("torch", "torchvision", "timm", "gensim")
 MODULES = sorted(
     ".".join(("xmr.engine", *path.relative_to(ENGINE).with_suffix("").parts)).removesuffix(".__init__")
@@ -95,14 +94,11 @@ def test_only_the_command_reaches_for_training() -> None:
     assert [path.name for path in sorted(ENGINE.rglob("*.py")) if "from xmr.train" in path.read_text()] == ["cli.py"]
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ENGINE.parent / "train").rglob("*.py")), ids=lambda path: "-".join(path.parts[-2:])
-)
+@pytest.mark.parametrize("path", sorted((ROOT / "train").rglob("*.py")), ids=lambda path: "-".join(path.parts[-2:]))
 def test_training_takes_from_the_engine_only_what_both_share(path: Path) -> None:
     assert rooms(imported_at_the_top(path), "xmr.engine") <= TRAIN_MAY_IMPORT
 
 
 def test_kernels_know_nothing_of_python() -> None:
-    sources = ENGINE.parent / "csrc"
-    with_python = {path.name for path in sources.iterdir() if "pybind11" in path.read_text()}
+    with_python = {path.name for path in (ROOT / "csrc").iterdir() if "pybind11" in path.read_text()}
     assert with_python == {"bindings.cpp"}

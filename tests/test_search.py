@@ -1,5 +1,7 @@
 """Exact top-k: the same rows as a float64 brute force, whatever the size, the threads or the ties."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,7 +31,12 @@ def brute_force(
 
 
 def assert_is_brute_force(
-    queries: Floats, gallery: Floats, k: int, allow: NDArray[np.bool_] | None = None, threads: int = 0, isa: str = "auto"
+    queries: Floats,
+    gallery: Floats,
+    k: int,
+    allow: NDArray[np.bool_] | None = None,
+    threads: int = 0,
+    isa: str = "auto",
 ) -> None:
     scores, rows = top_k(queries, gallery, k, allow=allow, threads=threads, isa=isa)
     expected_scores, expected_rows = brute_force(queries, gallery, k, allow)
@@ -66,7 +73,7 @@ def test_top_k_is_the_brute_force(isa: str, n_queries: int, rows: int, dim: int,
 
 
 @pytest.mark.parametrize("isa", kernels())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_top_k_is_the_brute_force_where_scores_tie(isa: str, data: st.DataObject) -> None:
     n_queries, rows, dim = (data.draw(st.integers(0, size)) for size in (4, 150, 20))
@@ -125,12 +132,10 @@ def test_where_no_row_is_allowed_every_place_is_empty() -> None:
         lambda array: np.repeat(array, 2, axis=0)[::2],
         lambda array: np.repeat(array, 2, axis=1)[:, ::2],
         lambda array: array[::-1][::-1],
-        lambda array: array.astype(">f4"),
-        lambda array: array.tolist() and np.array(array.tolist(), dtype=np.float32),
     ],
-    ids=["columns", "every other row", "every other column", "reversed twice", "other byte order", "new"],
+    ids=["columns", "every other row", "every other column", "reversed twice"],
 )
-def test_the_layout_in_memory_does_not_matter(lay_out) -> None:
+def test_the_layout_in_memory_does_not_matter(lay_out: Callable[[Floats], Floats]) -> None:
     queries, gallery, allow = normal(3, 12), normal(70, 12, seed=2), np.arange(140) % 3 > 0
     scores, rows = top_k(lay_out(queries), lay_out(gallery), 9, allow=allow[::2])
     np.testing.assert_array_equal(rows, brute_force(queries, gallery, 9, allow[::2])[1])
@@ -189,6 +194,7 @@ def test_a_gallery_that_is_not_finite_is_refused_by_row(value: float) -> None:
         ({"gallery": np.zeros((2, 3, 4), np.float32)}, "gallery: 3 axes found, 2 expected"),
         ({"queries": np.zeros((2, 4))}, "queries: float64 found, float32 expected"),
         ({"gallery": np.zeros((2, 4), np.int8)}, "gallery: int8 found, float32 expected"),
+        ({"gallery": np.zeros((5, 4), ">f4")}, "gallery: >f4 found, float32 expected"),
         ({"k": 0}, "k is 0, at least 1 expected"),
         ({"k": -3}, "k is -3, at least 1 expected"),
         ({"threads": -1}, "threads is -1, 0 .all. or more expected"),

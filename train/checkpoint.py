@@ -60,6 +60,8 @@ def save_checkpoint(
         with unborn.open("rb") as file:
             os.fsync(file.fileno())
         unborn.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise XmrError(f"{path}: cannot be written ({error}); make room, then `xmr train --resume`") from None
     finally:
         unborn.unlink(missing_ok=True)
 
@@ -77,7 +79,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, "pt") as file:
             config = parse_config(tomllib.loads(file.metadata()["config"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, XmrError) as error:
         raise XmrError(f"{path}: damaged checkpoint ({error}); train again") from None
     return Checkpoint(config, state, tensors)
 
@@ -101,8 +103,10 @@ def restore_model(checkpoint: Checkpoint) -> AlignedModel:
 
 
 def restore_optimizer(checkpoint: Checkpoint, model: AlignedModel, optimizer: torch.optim.Optimizer) -> None:
-    """Put the optimiser where the checkpoint left it."""
+    """Put the optimiser where the checkpoint left it; of a parameter that no loss has reached there is no state."""
     for name, parameter in model.learning_parameters():
+        if f"{OPTIMIZER}step.{name}" not in checkpoint.tensors:
+            continue
         entries = {key: checkpoint.tensors[f"{OPTIMIZER}{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
         optimizer.state[parameter] = {
             key: value if key == "step" else value.to(parameter.device) for key, value in entries.items()

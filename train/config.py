@@ -26,10 +26,14 @@ Settings = TypeVar("Settings")
 class HeadSettings:
     """The layers that all modalities share."""
 
-    hidden: tuple[int, ...] = setting((1024,), "widths of the fully connected layers; the last is the embedding's")
+    hidden: tuple[int, ...] = setting(
+        (1024,), "widths of the fully connected layers; the last is the embedding's", at_least=1
+    )
     relu_embedding: bool = setting(True, "compare the last layer after its ReLU (as published) or before it")
-    n_classes: int = setting(1000, "outputs of the class softmax; the teacher's number, 0: no class layer")
-    dropout: float = setting(0.0, "share of the units dropped in front of each layer while training")
+    n_classes: int = setting(1000, "outputs of the class softmax; the teacher's number, 0: no class layer", at_least=0)
+    dropout: float = setting(
+        0.0, "share of the units dropped in front of each layer while training", at_least=0, below=1
+    )
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,12 @@ class LossSettings:
     """What is minimised: a loss of pairs, and model transfer from the image encoder's own classifier."""
 
     name: str = setting("ranking", "loss of pairs, a key of xmr.train.losses.LOSSES")
-    weight: float = setting(1.0, "of the loss of pairs")
-    margin: float = setting(0.2, "of ranking, in cosine")
-    temperature: float = setting(0.07, "of info_nce")
-    transfer: float = setting(0.0, "weight of model transfer, KL(teacher || class softmax) for every modality; 0: none")
+    weight: float = setting(1.0, "of the loss of pairs", at_least=0)
+    margin: float = setting(0.2, "of ranking, in cosine", at_least=0)
+    temperature: float = setting(0.07, "of info_nce", at_least=1e-4)
+    transfer: float = setting(
+        0.0, "weight of model transfer, KL(teacher || class softmax) for every modality; 0: none", at_least=0
+    )
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,10 @@ class WordSettings:
     """Word vectors: a word2vec file, or trained on the captions of the training rows."""
 
     file: str = setting("", "word2vec file to load (.bin: binary, else text); empty: train on the captions")
-    n_words: int = setting(0, "most frequent words of the file to keep beside those of the captions")
-    dim: int = setting(300, "numbers a word, when trained here")
-    min_count: int = setting(2, "rarer words of the captions are left out")
-    epochs: int = setting(20, "passes over the captions")
+    n_words: int = setting(0, "most frequent words of the file to keep beside those of the captions", at_least=0)
+    dim: int = setting(300, "numbers a word, when trained here", at_least=1)
+    min_count: int = setting(2, "rarer words of the captions are left out", at_least=1)
+    epochs: int = setting(20, "passes over the captions", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -60,15 +66,18 @@ class TrainConfig:
 
     recipe: str = setting("quick", "the recipe these settings start from, a file of xmr/train/recipes")
     data: tuple[str, ...] = setting(("pairs.jsonl",), "pairs.jsonl files, or folders that hold one")
-    seed: int = setting(0, "of weights, order and dropout")
-    epochs: int = setting(20, "passes over the largest kind of pair")
-    batch_size: int = setting(128, "pairs of each kind (image-text, image-sound) in a step")
-    learning_rate: float = setting(1e-3, "of AdamW, at its highest")
-    weight_decay: float = setting(0.01, "of AdamW")
-    warmup_steps: int = setting(50, "steps in which the learning rate rises from 0")
+    seed: int = setting(0, "of weights, order and dropout", at_least=0)
+    epochs: int = setting(20, "passes over the largest kind of pair", at_least=1)
+    batch_size: int = setting(128, "pairs of each kind (image-text, image-sound) in a step", at_least=2)
+    learning_rate: float = setting(1e-3, "of AdamW, at its highest", at_least=0)
+    weight_decay: float = setting(0.01, "of AdamW", at_least=0)
+    warmup_steps: int = setting(50, "steps in which the learning rate rises from 0", at_least=0)
     schedule: Literal["cosine", "constant"] = setting("cosine", "of the learning rate after the warm-up")
-    clip_norm: float = setting(0.0, "gradients are scaled down to this norm; 0: never")
-    width: int = setting(1024, "numbers that every encoder hands to the shared head")
+    eval_every: int = setting(
+        1, "epochs from one evaluation on the val rows to the next; the last is always evaluated", at_least=1
+    )
+    clip_norm: float = setting(0.0, "gradients are scaled down to this norm; 0: never", at_least=0)
+    width: int = setting(1024, "numbers that every encoder hands to the shared head", at_least=1)
     encoders: dict[str, Any] = field(default_factory=dict)  # modality -> the Settings of its encoder
     head: HeadSettings = field(default_factory=HeadSettings)
     loss: LossSettings = field(default_factory=LossSettings)
@@ -235,9 +244,19 @@ def _value(hint: Any, item: "Field[Any]", value: Any, where: str) -> Any:
     if not _fits(hint, value):
         default = item.default if item.default is not MISSING else None
         raise XmrError(f"setting {where}: {value!r} found, {_type_name(hint)} expected, as in {default!r}")
+    for number in value if get_origin(hint) is tuple else (value,):
+        _check_limits(item, number, where)
     if get_origin(hint) is tuple:
         return tuple(value)
     return float(value) if hint is float else value
+
+
+def _check_limits(item: "Field[Any]", value: Any, where: str) -> None:
+    at_least, below = item.metadata.get("at_least"), item.metadata.get("below")
+    if at_least is not None and not value >= at_least:
+        raise XmrError(f"setting {where}: {value} found, at least {at_least} expected")
+    if below is not None and not value < below:
+        raise XmrError(f"setting {where}: {value} found, less than {below} expected")
 
 
 def _fits(hint: Any, value: Any) -> bool:

@@ -67,7 +67,7 @@ def select(rows: Iterable[Row], split: str, modalities: Sequence[str]) -> list[R
 def _parse_row(line: str, folder: Path, where: str) -> Row:
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise XmrError(f"{where}: not valid JSON ({error}); mend the line") from None
     if not isinstance(values, dict):
         raise XmrError(f"{where}: {type(values).__name__} found, an object expected")
@@ -77,10 +77,12 @@ def _parse_row(line: str, folder: Path, where: str) -> Row:
         raise XmrError(f"{where}: strings expected as paths and captions")
     split = values.get("split", "train")
     if not names or len(names) + bool(captions) < 2:
-        raise XmrError(
-            f"{where}: {', '.join([*names, *values.keys() & {'captions'}]) or 'nothing'} found, a pair expected"
-        )
-    files = {modality: (folder / name).resolve() for modality, name in names.items()}
+        found = ", ".join([*names, *(["captions"] if captions else [])]) or "nothing"
+        raise XmrError(f"{where}: {found} found, a pair expected")
+    try:
+        files = {modality: (folder / name).resolve() for modality, name in names.items()}
+    except ValueError as error:
+        raise XmrError(f"{where}: a path that no file can have ({error}); mend the line") from None
     identity = values.get("id")
     first = files.get("image") or next(iter(files.values()))
     label = values.get("label")

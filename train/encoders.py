@@ -30,7 +30,11 @@ class Encoder(nn.Module):
     preprocessing: Any  # how files become the raw batch
     frozen: nn.Module
     trained: nn.Module
-    classifier: nn.Module | None = None  # frozen features -> logits, where the frozen part is a classifier's
+
+    def __init__(self) -> None:
+        super().__init__()
+        # frozen features -> class logits, where the frozen part was trained as a classifier: the teacher
+        self.classifier: nn.Module | None = None
 
     def forward(self, batch: Tensor) -> Tensor:
         features: Tensor = self.trained(self.frozen(batch))
@@ -62,9 +66,9 @@ class TimmImage(Encoder):
         weights: str = setting(
             PRETRAINED, "safetensors file with its weights, pretrained: download them, empty: random"
         )
-        size: int = setting(224, "pixels, each side")
+        size: int = setting(224, "pixels, each side", at_least=8)
         resize: Literal["squash", "crop"] = setting("squash", "the whole picture to a square, or its centre square")
-        dropout: float = setting(0.0, "share of the pooled features dropped while training")
+        dropout: float = setting(0.0, "share of the pooled features dropped while training", at_least=0, below=1)
 
     def __init__(self, settings: Settings, width: int, words: Words) -> None:
         super().__init__()
@@ -80,7 +84,7 @@ class TimmImage(Encoder):
         network.reset_classifier(0)
         config = network.pretrained_cfg
         self.frozen = nn.Sequential(ScalePixels(config["mean"], config["std"]), network)
-        self.trained = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(network.num_features, width))
+        self.trained = _top(network.num_features, 0, width, settings.dropout)
         self._freeze()
 
 
@@ -94,9 +98,11 @@ class ConvImage(Encoder):
         """Of ConvImage."""
 
         name: str = setting("convnet", "a small convolutional network, trained from scratch")
-        size: int = setting(64, "pixels, each side")
+        size: int = setting(64, "pixels, each side", at_least=8)
         resize: Literal["squash", "crop"] = setting("squash", "the whole picture to a square, or its centre square")
-        channels: tuple[int, ...] = setting((16, 32, 64, 128), "of each layer; every layer halves the picture")
+        channels: tuple[int, ...] = setting(
+            (16, 32, 64, 128), "of each layer; every layer halves the picture", at_least=1
+        )
 
     def __init__(self, settings: Settings, width: int, words: Words) -> None:
         super().__init__()
@@ -116,7 +122,7 @@ class ConvImage(Encoder):
 
 
 class SoundNet(Encoder):
-    """SoundNet's convolutions (Aytar, Vondrick, Torralba 2016), frozen; log(1 + mean and maximum over time)."""
+    """SoundNet's convolutions (Aytar, Vondrick, Torralba 2016), frozen; log(1 + mean over time) of some layers."""
 
     preprocessing_type = sound.Preprocessing
 
@@ -126,10 +132,10 @@ class SoundNet(Encoder):
 
         name: str = setting("soundnet", "SoundNet's convolutions, frozen, and a layer on top")
         weights: str = setting("", "safetensors file with its weights; empty: random")
-        layers: tuple[int, ...] = setting((4, 5, 6, 7), "convolutions whose pooled outputs are used")
-        window_s: float = setting(5.0, "seconds of a window")
-        hidden: int = setting(0, "units of a layer between SoundNet and the head; 0: none")
-        dropout: float = setting(0.0, "share of the pooled features dropped while training")
+        layers: tuple[int, ...] = setting((5, 6), "convolutions whose pooled outputs are used", at_least=1)
+        window_s: float = setting(5.0, "seconds of a window", at_least=0.1)
+        hidden: int = setting(0, "units of a layer between SoundNet and the head; 0: none", at_least=0)
+        dropout: float = setting(0.0, "share of the pooled features dropped while training", at_least=0, below=1)
 
     def __init__(self, settings: Settings, width: int, words: Words) -> None:
         super().__init__()
@@ -152,11 +158,13 @@ class Spectrogram(Encoder):
         """Of Spectrogram."""
 
         name: str = setting("spectrogram", "a log-mel spectrogram and convolutions over time, trained from scratch")
-        rate_hz: int = setting(22050, "samples a second")
-        window_s: float = setting(2.0, "seconds of a window")
-        n_mels: int = setting(64, "bands of the spectrogram")
-        channels: tuple[int, ...] = setting((64, 64, 128, 128), "of each convolution; the first three halve the time")
-        kernel: int = setting(5, "frames a convolution sees")
+        rate_hz: int = setting(22050, "samples a second", at_least=1000)
+        window_s: float = setting(2.0, "seconds of a window", at_least=0.1)
+        n_mels: int = setting(64, "bands of the spectrogram", at_least=1)
+        channels: tuple[int, ...] = setting(
+            (64, 64, 128, 128), "of each convolution; the first three halve the time", at_least=1
+        )
+        kernel: int = setting(5, "frames a convolution sees", at_least=1)
 
     def __init__(self, settings: Settings, width: int, words: Words) -> None:
         super().__init__()
@@ -182,14 +190,18 @@ class WordConv(Encoder):
         """Of WordConv."""
 
         name: str = setting("words", "word vectors and convolutions over the words")
-        max_words: int = setting(24, "words of a sentence that are read")
-        channels: tuple[int, ...] = setting((512, 512), "of each convolution")
-        kernel: int = setting(3, "words a convolution sees")
-        dropout: float = setting(0.0, "share of the numbers of a word vector dropped while training")
+        max_words: int = setting(24, "words of a sentence that are read", at_least=1)
+        channels: tuple[int, ...] = setting((512,), "of each convolution", at_least=1)
+        kernel: int = setting(3, "words a convolution sees", at_least=1)
+        dropout: float = setting(
+            0.0, "share of the numbers dropped while training, of word vectors and of the maximum", at_least=0, below=1
+        )
         finetune: bool = setting(True, "let the word vectors learn too")
 
     def __init__(self, settings: Settings, width: int, words: Words) -> None:
         super().__init__()
+        if settings.kernel % 2 == 0:
+            raise XmrError(f"encoders.text.kernel: {settings.kernel} found, an odd number expected")
         self.preprocessing = text.Preprocessing(settings.max_words, words.vocabulary)
         self.frozen = nn.Identity()
         self.trained = WordConvolutions(settings, width, words)
@@ -216,7 +228,7 @@ class WordConvolutions(nn.Module):
         maps = self.dropout(self.vectors(ids)).transpose(1, 2)  # (n, dim, t)
         for convolution in self.convolutions:
             maps = torch.relu(convolution(maps)) * is_word
-        features: Tensor = self.top(maps.amax(dim=2))
+        features: Tensor = self.top(self.dropout(maps.amax(dim=2)))
         return features
 
 
@@ -235,7 +247,7 @@ class ScalePixels(nn.Module):
 
 
 class SoundNetTrunk(nn.Module):
-    """(n, t) samples in [-1, 1] -> (n, dim): log(1 + mean), log(1 + maximum) over time of each chosen layer."""
+    """(n, t) samples in [-1, 1] -> (n, dim): log(1 + mean over time) of the channels of each chosen layer."""
 
     # channels, kernel, stride, padding, pool of conv1 ... conv7
     LAYERS = (
@@ -254,7 +266,7 @@ class SoundNetTrunk(nn.Module):
         if not layers or not set(layers) <= set(range(1, len(self.LAYERS) + 1)):
             raise XmrError(f"encoders.sound.layers: {list(layers)} found, some of 1 to {len(self.LAYERS)} expected")
         self.chosen = frozenset(layers)
-        self.dim = 2 * sum(self.LAYERS[layer - 1][0] for layer in self.chosen)
+        self.dim = sum(self.LAYERS[layer - 1][0] for layer in self.chosen)
         below = 1
         for number, (channels, kernel, stride, padding, _) in enumerate(self.LAYERS, start=1):
             self.add_module(f"conv{number}", nn.Conv1d(below, channels, kernel, stride, padding))
@@ -272,7 +284,7 @@ class SoundNetTrunk(nn.Module):
             if pool > 1:
                 maps = max_over_time(maps, pool)
             if number in self.chosen:
-                pooled += [maps.mean(dim=2), maps.amax(dim=2)]
+                pooled.append(maps.mean(dim=2))
         return torch.log1p(torch.cat(pooled, dim=1))
 
 
@@ -349,7 +361,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def _top(below: int, hidden: int, width: int, dropout: float) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Dropout(dropout)]
+    """Frozen features, which have any scale, brought to mean 0 and deviation 1, then one or two layers."""
+    layers: list[nn.Module] = [nn.BatchNorm1d(below, affine=False), nn.Dropout(dropout)]
     if hidden:
         layers += [nn.Linear(below, hidden), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(hidden or below, width))

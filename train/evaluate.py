@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
@@ -130,14 +131,20 @@ def mean_of_map(records: Sequence[dict[str, Any]]) -> float:
 def _record(
     query: str, gallery: str, similarity: NDArray[np.float32], query_keys: list[str], gallery_keys: list[str]
 ) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    draws = [
-        _ranking_metrics(rng.random(similarity.shape, dtype=np.float32), query_keys, gallery_keys)
-        for _ in range(RANDOM_DRAWS)
-    ]
-    random = {name: round(float(np.mean([draw[name] for draw in draws])), 4) for name in draws[0]}
     sizes = {"query": query, "gallery": gallery, "n_queries": len(query_keys), "n_gallery": len(gallery_keys)}
+    random = dict(_random_metrics(tuple(query_keys), tuple(gallery_keys)))
     return sizes | _ranking_metrics(similarity, query_keys, gallery_keys) | {"random": random}
+
+
+@lru_cache(maxsize=16)  # the same in every epoch
+def _random_metrics(query_keys: tuple[str, ...], gallery_keys: tuple[str, ...]) -> dict[str, float]:
+    """The metrics of a random ranking, mean over some draws."""
+    rng = np.random.default_rng(0)
+    shape = (len(query_keys), len(gallery_keys))
+    draws = [
+        _ranking_metrics(rng.random(shape, dtype=np.float32), query_keys, gallery_keys) for _ in range(RANDOM_DRAWS)
+    ]
+    return {name: round(float(np.mean([draw[name] for draw in draws])), 4) for name in draws[0]}
 
 
 def _ranking_metrics(similarity: NDArray[Any], query_ids: ArrayLike, gallery_ids: ArrayLike) -> dict[str, float]:

@@ -4,16 +4,14 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -22,16 +20,17 @@ from torch import Tensor, nn
 from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
 from xmr.engine.media.decode import Task, decode
-from xmr.engine.model import CLASS_PROBABILITIES, CONFIG_NAME, FORMAT, UNIT_EMBEDDING, Model, sha256_of
+from xmr.engine.model import CLASS_PROBABILITIES, CONFIG_NAME, FORMAT, UNIT_EMBEDDING, Model, read_config, sha256_of
 from xmr.engine.search import top_k
 from xmr.train.checkpoint import Checkpoint, restore_model
 from xmr.train.datasets import Row, read_rows, select
 from xmr.train.encoders import Encoder
 from xmr.train.model import AlignedModel, Head
+from xmr.train.onnx_network import to_onnx
 
-OPSET = 20
 GATE = 0.9999  # smallest cosine between what torch and the exported network make of one item
 PARITY_ITEMS = 64  # of each modality
+PLANS = "plans"  # folder of the TensorRT plans, which are built for the networks and go with them
 FEATURES = "features"  # output of an encoder, input of the head
 
 
@@ -68,11 +67,13 @@ def _write_networks(model: AlignedModel, items: dict[str, list[NDArray[Any]]], f
     for modality in model.modalities:
         batch = MODALITIES[modality].batch(items[modality][:2])
         path = folder / _file_of(modality)
-        _export_network(model.encoder(modality), batch, modality, [FEATURES], _dynamic_axes(modality), path)
+        axes = _dynamic_axes(modality)
+        to_onnx(model.encoder(modality), batch, path, input_name=modality, output_names=[FEATURES], dynamic_axes=axes)
         _check_second_shape(model.encoder(modality), path, _second_batch(modality, items[modality]))
     outputs = [UNIT_EMBEDDING, *([CLASS_PROBABILITIES] if model.head.classes is not None else [])]
     features = np.random.default_rng(0).standard_normal((2, model.head.width)).astype(np.float32)
-    _export_network(ServedHead(model.head), features, FEATURES, outputs, {0: "batch"}, folder / _file_of("head"))
+    path = folder / _file_of("head")
+    to_onnx(ServedHead(model.head), features, path, input_name=FEATURES, output_names=outputs, dynamic_axes=[0])
 
 
 class ServedHead(nn.Module):
@@ -85,41 +86,6 @@ class ServedHead(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         embeddings, logits = self.head(features)
         return (embeddings,) if logits is None else (embeddings, logits.softmax(dim=1))
-
-
-def _export_network(
-    network: nn.Module,
-    batch: NDArray[Any],
-    input_name: str,
-    output_names: Sequence[str],
-    axes: dict[int, str],
-    path: Path,
-) -> None:
-    dims = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network,
-            (torch.from_numpy(batch),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[input_name],
-            output_names=list(output_names),
-            dynamic_shapes=(dims,),
-            verbose=False,
-        )
-    assert program is not None
-    program.save(str(path), external_data=False)
-    _name_axes(path, axes)
-
-
-def _name_axes(path: Path, axes: dict[int, str]) -> None:
-    """Give the input's dynamic axes their names; an axis that was frozen during the export is our mistake."""
-    network = onnx.load(path)
-    shape = network.graph.input[0].type.tensor_type.shape
-    for axis in axes:
-        assert shape.dim[axis].dim_param, f"{path.name}: axis {axis} was declared dynamic and is {shape.dim[axis]}"
-    onnx.checker.check_model(network)
 
 
 def _check_second_shape(network: nn.Module, path: Path, batch: NDArray[Any]) -> None:
@@ -139,8 +105,9 @@ def _second_batch(modality: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
     return batch[:, : batch.shape[1] * 3 // 4 or 1] if 1 in _dynamic_axes(modality) else batch
 
 
-def _dynamic_axes(modality: str) -> dict[int, str]:
-    return {0: "batch"} if MODALITIES[modality].medium == "image" else {0: "batch", 1: "time"}
+def _dynamic_axes(modality: str) -> list[int]:
+    """Batch, and time where there is one."""
+    return [0] if MODALITIES[modality].medium == "image" else [0, 1]
 
 
 def _check_parity(model: AlignedModel, folder: Path, items: dict[str, list[NDArray[Any]]]) -> list[Parity]:
@@ -186,8 +153,14 @@ def _arrays(encoder: Encoder, modality: str, rows: Sequence[Row]) -> list[NDArra
         sentences = [caption for row in rows for caption in row.captions[:1]]
         encoded = [text.encode(sentence, encoder.preprocessing) for sentence in sentences]
         return [ids for ids in encoded if len(ids)][:PARITY_ITEMS]
-    paths = list(dict.fromkeys(row.files[modality] for row in rows if modality in row.files))[:PARITY_ITEMS]
-    return [decode(Task(path, modality), encoder.preprocessing).pieces[0].array for path in paths]
+    paths = dict.fromkeys(row.files[modality] for row in rows if modality in row.files)
+    arrays: list[NDArray[Any]] = []
+    for path in paths:
+        if len(arrays) == PARITY_ITEMS:
+            break
+        with suppress(XmrError):  # training has said so and gone on without the file
+            arrays.append(decode(Task(path, modality), encoder.preprocessing).pieces[0].array)
+    return arrays
 
 
 def _write_words(model: AlignedModel, folder: Path) -> None:
@@ -274,8 +247,8 @@ def _file_of(network: str) -> str:
 def _replaced(folder: Path) -> Iterator[Path]:
     """A folder to write into that takes the place of `folder` when all went well, and is removed when not."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and not (folder / CONFIG_NAME).is_file() and any(folder.iterdir()):
-        raise XmrError(f"{folder}: holds files that are no exported model; give another --model folder")
+    if foreign := _foreign_files(folder):
+        raise XmrError(f"{foreign[0]}: no part of an exported model, as would be replaced; give another --model folder")
     unborn = folder.with_name(f".{folder.name}.new-{os.getpid()}")
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     shutil.rmtree(unborn, ignore_errors=True)
@@ -288,6 +261,19 @@ def _replaced(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(unborn, ignore_errors=True)
+
+
+def _foreign_files(folder: Path) -> list[Path]:
+    """What lies at the place of an exported model and is no part of one."""
+    if not folder.is_dir():
+        return [folder] if folder.exists() else []
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    try:
+        config = read_config(folder)
+    except XmrError:
+        return files
+    own = {folder / name for name in (CONFIG_NAME, *config["sha256"])}
+    return [path for path in files if path not in own and folder / PLANS not in path.parents]
 
 
 def default_name(checkpoint: Checkpoint) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from xmr.engine.media.decode import Task, decode_ahead
+from xmr.engine.runtime import Network
 from xmr.train.encoders import Encoder
+from xmr.train.onnx_network import to_onnx
 
 PART_ROWS = 1024
 BATCH_SIZE = 32
@@ -67,11 +70,14 @@ def cached_features(
         features.add_part([path if is_fresh else "" for (path, _, _), is_fresh in zip(keys, fresh, strict=True)], rows)
         wanted -= set(keys)
     errors: list[str] = []
+    run: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     part_keys: list[FileKey] = []
     part_rows: list[NDArray[Any]] = []
     for keys, arrays in _batches(_decoded(encoder, modality, sorted(wanted), errors, progress)):
         part_keys += keys
-        part_rows.append(_run(encoder, np.stack(arrays), device))
+        batch = np.stack(arrays)
+        run = run or _frozen_part(encoder, batch, device)
+        part_rows.append(run(batch))
         if len(part_keys) >= PART_ROWS:
             _add_part(features, folder, part_keys, part_rows)
             part_keys, part_rows = [], []
@@ -107,10 +113,23 @@ def _add_part(features: Features, folder: Path, keys: list[FileKey], batches: li
     features.add_part([path for path, _, _ in keys], rows)
 
 
-def _run(encoder: Encoder, batch: NDArray[Any], device: torch.device) -> NDArray[Any]:
-    with torch.inference_mode():
-        features: NDArray[Any] = encoder.frozen(torch.from_numpy(batch).to(device)).cpu().numpy()
-    return features
+def _frozen_part(encoder: Encoder, batch: NDArray[Any], device: torch.device) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """The frozen part as a function of arrays; on a CPU a network runs as ONNX, five times as fast as in torch."""
+
+    def run_in_torch(batch: NDArray[Any]) -> NDArray[Any]:
+        with torch.inference_mode():
+            features: NDArray[Any] = encoder.frozen(torch.from_numpy(batch).to(device)).cpu().numpy()
+        return features
+
+    if device.type != "cpu" or not any(True for _ in encoder.frozen.parameters()):
+        return run_in_torch
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "frozen.onnx"
+        # two rows: a traced batch of one would be taken for a constant
+        traced = np.concatenate([batch, batch])[:2]
+        to_onnx(encoder.frozen, traced, path, input_name="batch", output_names=["frozen_features"], dynamic_axes=[0])
+        network = Network(path, device.type)
+    return lambda batch: network.run(batch)["frozen_features"]
 
 
 def _read_parts(folder: Path) -> Iterator[tuple[list[FileKey], NDArray[Any]]]:

@@ -41,6 +41,8 @@ from xmr.train.pairs import PairBatches, Progress, Store, load_store, make_batch
 from xmr.train.words import NO_WORDS, make_words
 
 METRICS_NAME = "metrics.jsonl"
+SETTINGS_NAME = "config.toml"
+TENSORBOARD_NAME = "tensorboard"
 PAIR_LOSSES = [name for name in LOSSES if name != "kl_transfer"]
 
 
@@ -87,12 +89,12 @@ def fit(
     if checkpoint is None and not overwrite and (folder / CHECKPOINT_NAME).exists():
         raise XmrError(f"{folder}: holds a checkpoint; go on with --resume, or start over with --overwrite")
     run = _prepare(config, checkpoint, cache, pick_device(device), progress, note)
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(dump_config(config), encoding="utf-8")
+    if checkpoint is None:
+        _clear(folder)
+    (folder / SETTINGS_NAME).write_text(dump_config(config), encoding="utf-8")
     _drop_later_metrics(folder / METRICS_NAME, run.step)
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=run.step)
+    writer = SummaryWriter(str(folder / TENSORBOARD_NAME), purge_step=run.step)
     try:
         with progress("training") as show, _interrupts() as is_interrupted:
             while run.step < run.n_steps:
@@ -178,6 +180,7 @@ def _prepare(
     if checkpoint is not None:
         restore_optimizer(checkpoint, model, optimizer)
         run.step, run.best = checkpoint.step, float(checkpoint.state["best"])
+        run.metrics = checkpoint.state["metrics"]
     sizes = ", ".join(f"{len(kind.rows)} {kind.name}" for kind in kinds)
     note(f"{sizes} pairs, {len(val_rows)} val rows, {run.n_steps} steps on {device.type}")
     return run
@@ -234,20 +237,26 @@ def _schedule(run: Run) -> float:
 
 def _end_epoch(run: Run, folder: Path, writer: SummaryWriter, note: Callable[[str], None]) -> None:
     epoch = run.step // run.steps_per_epoch
+    is_due = epoch % run.config.eval_every == 0 or run.step >= run.n_steps
+    if run.val_rows and is_due:
+        _evaluate(run, folder, writer, note)
+    _save(run, folder / CHECKPOINT_NAME)
+
+
+def _evaluate(run: Run, folder: Path, writer: SummaryWriter, note: Callable[[str], None]) -> None:
+    """Retrieval on the val rows; the best model so far is kept."""
+    epoch = run.step // run.steps_per_epoch
     results = evaluate(run.model, run.store, run.val_rows, run.device)
     for result in results:
-        direction = f"{result['query']}-{result['gallery']}"
         for name in ("R@1", "R@10", "median_rank", "mAP"):
-            writer.add_scalar(f"val/{direction}/{name}", result[name], run.step)
+            writer.add_scalar(f"val/{result['query']}-{result['gallery']}/{name}", result[name], run.step)
     _append(folder / METRICS_NAME, {"step": run.step, "epoch": epoch, "val": results})
     run.metrics = {"val": results}
-    score = mean_of_map(results)
-    if results and score > run.best:
+    if (score := mean_of_map(results)) > run.best:
         run.best = score
         _save(run, folder / BEST_NAME, with_optimizer=False)
-    _save(run, folder / CHECKPOINT_NAME)
-    shown = ", ".join(f"{result['query']}→{result['gallery']} {result['R@10']:.1f}" for result in results)
-    note(f"epoch {epoch} of {run.config.epochs}: val R@10 {shown}" if results else f"epoch {epoch}: no val rows")
+    shown = ", ".join(f"{result['query']}→{result['gallery']} {result['mAP']:.1f}" for result in results)
+    note(f"epoch {epoch} of {run.config.epochs}: val mAP {shown}")
 
 
 def _save(run: Run, path: Path, *, with_optimizer: bool = True) -> None:
@@ -285,8 +294,22 @@ def _append(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
+def _clear(folder: Path) -> None:
+    """Remove what another training left here, and nothing else."""
+    for name in (CHECKPOINT_NAME, BEST_NAME, METRICS_NAME, SETTINGS_NAME):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / TENSORBOARD_NAME, ignore_errors=True)
+
+
 def _drop_later_metrics(path: Path, step: int) -> None:
     """Forget what was written after the checkpoint: a resumed run writes it again."""
-    lines = path.read_text(encoding="utf-8").splitlines() if step and path.is_file() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in lines if _step_of(line) <= step]
     path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:  # the run ended in the middle of the line
+        return math.inf

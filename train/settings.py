@@ -7,7 +7,7 @@ Value = TypeVar("Value")
 PRETRAINED = "pretrained"  # as `weights`: those that the library of the encoder downloads
 
 
-def setting(default: Value, meaning: str) -> Value:
-    """A dataclass field with its default and the sentence that explains it in xmr.toml."""
-    value: Value = field(default=default, metadata={"meaning": meaning})
+def setting(default: Value, meaning: str, *, at_least: float | None = None, below: float | None = None) -> Value:
+    """A dataclass field with its default, the sentence that explains it in xmr.toml, and its limits."""
+    value: Value = field(default=default, metadata={"meaning": meaning, "at_least": at_least, "below": below})
     return value

@@ -22,6 +22,7 @@ class Words:
     vectors: NDArray[np.float32]
 
 
+SCALE = 0.3
 NO_WORDS = Words((), np.zeros((1, 1), dtype=np.float32))
 
 
@@ -73,7 +74,7 @@ def _load(settings: WordSettings, sentences: Sequence[list[str]]) -> Words:
 
 
 def _words(vocabulary: tuple[str, ...], vectors: NDArray[np.float32]) -> Words:
-    """Vectors scaled to a mean length of 1, so that encoders meet the same numbers from any source."""
-    scaled = vectors / np.linalg.norm(vectors, axis=1).mean()
+    """Vectors scaled to a root mean square of SCALE, so that encoders meet the same numbers from any source."""
+    scaled = vectors * (SCALE / np.sqrt(np.mean(np.square(vectors))))
     nothing = np.zeros((1, vectors.shape[1]), dtype=np.float32)
     return Words(vocabulary, np.concatenate([nothing, scaled]).astype(np.float32))

@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import resource
+import signal
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as DecodeTimeout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,9 @@ def decode_ahead(tasks: Sequence[Task], preprocessing: Mapping[str, Any], *, wor
     flying: deque[tuple[Task, Any]] = deque()
     try:
         while True:
-            while len(flying) < workers * AHEAD and (task := next(waiting, None)) is not None:
-                flying.append((task, pool.schedule(_decode, args=(task,), timeout=TIMEOUT_S)))
+            with _holding_ctrl_c():
+                while len(flying) < workers * AHEAD and (task := next(waiting, None)) is not None:
+                    flying.append((task, pool.schedule(_decode, args=(task,), timeout=TIMEOUT_S)))
             if not flying:
                 break
             task, future = flying.popleft()
@@ -86,6 +89,16 @@ def _result(task: Task, future: Any) -> Decoded:
         return Decoded(task, None, f"{task.path}: not decoded within {TIMEOUT_S:.0f} s; convert or remove it")
     except ProcessExpired as error:
         return Decoded(task, None, f"{task.path}: its decoder crashed (exit code {error.exitcode}); replace the file")
+
+
+@contextmanager
+def _holding_ctrl_c() -> Iterator[None]:
+    """Ctrl-C waits, here and in the workers started inside, which would each print a traceback of their own."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _preprocessing: dict[str, Any] = {}  # of this worker process

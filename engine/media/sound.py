@@ -3,6 +3,7 @@
 A clip shorter than the window is repeated until it fills it; a longer one becomes several windows with their times.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from xmr.engine.media.piece import Loaded, Piece
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 MAX_DURATION_S = 1800.0
 MAX_CHANNELS = 65
+# libsndfile shortens a wav or aiff to what is there and says so in its log only: bytes promised, bytes found
+CUT_SHORT = re.compile(r"^ ?(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
+UNKNOWN_BYTES = 2**32 - 1  # what a program promises that streams a wav
 
 Samples = NDArray[np.float32]
 
@@ -55,7 +59,7 @@ def _read_mono(path: Path, rate_hz: int) -> tuple[Samples, list[str]]:
             if duration_s > MAX_DURATION_S:
                 raise XmrError(f"{path}: {duration_s:.0f} s found, up to {MAX_DURATION_S:.0f} s are read; cut it")
             channels = file.read(dtype="float32", always_2d=True)
-            native_hz, n_promised = file.samplerate, file.frames
+            native_hz, n_promised = file.samplerate, _promised_frames(file)
     except soundfile.SoundFileError as error:
         raise XmrError(f"{path}: no sound that can be decoded ({error}); convert it to wav or flac") from None
     if len(channels) == 0 or not np.isfinite(channels).all():
@@ -69,6 +73,14 @@ def _read_mono(path: Path, rate_hz: int) -> tuple[Samples, list[str]]:
     if len(mono) == 0:
         raise XmrError(f"{path}: shorter than one sample at {rate_hz} Hz; replace the file")
     return np.ascontiguousarray(mono, dtype=np.float32), notes
+
+
+def _promised_frames(file: soundfile.SoundFile) -> int:
+    """How many frames the file's header says there are."""
+    cut = CUT_SHORT.search(file.extra_info)
+    if cut is None or int(cut[1]) == UNKNOWN_BYTES:
+        return int(file.frames)
+    return round(file.frames * int(cut[1]) / max(1, int(cut[2])))
 
 
 def _window_starts(n_samples: int, n_window: int, n_hop: int) -> list[int]:

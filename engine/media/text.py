@@ -16,6 +16,7 @@ SUFFIXES = frozenset({".txt"})
 MAX_BYTES = 256_000_000
 MAX_LINE = 10_000  # characters of a line that are read
 PAD = 0  # id of no word; the words count from 1
+NEWLINE = re.compile(r"\r\n|\r|\n")  # splitlines would also end a line at a form feed, which no editor counts
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 WordIds = NDArray[np.int64]
@@ -55,7 +56,7 @@ def load(path: Path, preprocessing: Preprocessing) -> Loaded:
     if "\ufffd" in content:
         notes.append(f"{path}: not all UTF-8, {content.count(chr(0xFFFD))} characters replaced")
     pieces, n_unknown = [], 0
-    for number, raw in enumerate(content.splitlines(), start=1):
+    for number, raw in enumerate(NEWLINE.split(content), start=1):
         line = raw.strip()[:MAX_LINE]
         if not line:
             continue

@@ -1,0 +1,234 @@
+"""Every command through the console script, on a tiny world: what it does, and what it says to wrong input."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import TINY, must_run, run_xmr
+
+HELP = ("init", "train", "eval", "export", "index", "query", "info")
+
+
+def refused(*arguments: object, cwd: Path, code: int, says: str) -> None:
+    """The command ends with this exit code and one sentence on stderr that matches."""
+    done = run_xmr(*arguments, cwd=cwd)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert re.search(says, " ".join(done.stderr.split())), done.stderr
+
+
+def lines(output: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_has_an_example(command: str, tmp_path: Path) -> None:
+    assert f"Example: xmr {command}" in must_run(command, "--help", cwd=tmp_path)
+
+
+def test_without_a_command_the_help_is_shown(tmp_path: Path) -> None:
+    done = run_xmr(cwd=tmp_path)
+    assert all(command in done.stdout + done.stderr for command in HELP)
+
+
+def test_init_writes_settings_and_leaves_old_ones_alone(tmp_path: Path) -> None:
+    must_run("init", "new", "--recipe", "see-hear-read", cwd=tmp_path)
+    assert 'recipe = "see-hear-read"' in (tmp_path / "new" / "xmr.toml").read_text()
+    refused("init", "new", cwd=tmp_path, code=1, says="exists already")
+    refused("init", "other", "--recipe", "slow", cwd=tmp_path, code=1, says="'slow' is unknown.*quick")
+    assert not (tmp_path / "other").exists()
+
+
+def test_train_writes_checkpoint_metrics_and_curves(finished_world: Path) -> None:
+    folder = finished_world / ".xmr" / "checkpoint"
+    assert {"last.safetensors", "best.safetensors", "config.toml", "metrics.jsonl"} <= {p.name for p in folder.iterdir()}
+    records = lines((folder / "metrics.jsonl").read_text())
+    assert [record["epoch"] for record in records if "val" in record] == [1, 2]
+    assert list((folder / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--set", "loss.margins=1"), 1, "loss.margins is unknown; did you mean loss.margin"),
+        (("--set", "epochs=many"), 1, "'many' found, int expected"),
+        (("--set", "encoders.image.name=net"), 1, "encoders are timm"),
+        (("--data", "nowhere"), 1, "nowhere.*no such file"),
+        (("--recipe", "slow"), 1, "'slow' is unknown"),
+        ((), 1, "holds a checkpoint.*--resume"),
+        (("--resume", "--set", "epochs=3"), 2, "the checkpoint's own settings"),
+        (("--device", "tpu"), 2, "tpu is unknown"),
+    ],
+)
+def test_train_refuses(finished_world: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+    refused("train", *arguments, cwd=finished_world, code=code, says=says)
+
+
+def test_train_needs_a_workspace(tmp_path: Path) -> None:
+    refused("train", cwd=tmp_path, code=1, says="no xmr.toml here; start with `xmr init`")
+
+
+def test_train_goes_on_to_the_end_it_was_given(world: Path) -> None:
+    settings = [part for setting in (*TINY, "epochs=1") for part in ("--set", setting)]
+    must_run("train", "--overwrite", *settings, cwd=world)
+    must_run("train", "--resume", cwd=world)
+    assert lines(must_run("info", ".xmr/checkpoint", "--json", cwd=world))[0]["epoch"] == 1
+
+
+def test_eval_shows_every_direction_beside_random(finished_world: Path) -> None:
+    records = lines(must_run("eval", "--json", cwd=finished_world))
+    directions = {(record["query"], record["gallery"]) for record in records}
+    assert directions == {(a, b) for a in ("image", "sound", "text") for b in ("image", "sound", "text") if a != b}
+    assert all(set(record["random"]) == {"R@1", "R@5", "R@10", "median_rank", "mean_rank", "mAP"} for record in records)
+    table = must_run("eval", cwd=finished_world)
+    assert len(table.splitlines()) == 7
+    assert "random mAP" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--split", "dev"), 2, "dev is unknown"),
+        (("--split", "test"), 1, "no test rows.*splits are train, val"),
+        (("--checkpoint", "nowhere"), 1, "no checkpoint there; train one"),
+        (("--data", "nowhere"), 1, "no such file"),
+    ],
+)
+def test_eval_refuses(finished_world: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+    refused("eval", *arguments, cwd=finished_world, code=code, says=says)
+
+
+def test_export_prints_the_parity_of_every_modality(world: Path) -> None:
+    records = lines(must_run("export", "--model", "exported", "--json", cwd=world))
+    assert {record["modality"] for record in records} == {"image", "sound", "text"}
+    assert all(float(str(record["min_cosine"])) >= 0.9999 for record in records)
+    assert (world / "exported" / "onnx" / "head.onnx").is_file()
+
+
+def test_export_refuses(world: Path) -> None:
+    refused("export", "--checkpoint", "corpus", cwd=world, code=1, says="no checkpoint there")
+    refused("export", "--model", "corpus", cwd=world, code=1, says="files that are no exported model")
+    (world / ".xmr/checkpoint/best.safetensors").write_bytes(b"no checkpoint")
+    refused("export", cwd=world, code=1, says="no checkpoint of xmr")
+    assert (world / "corpus" / "notes.txt").is_file()
+
+
+def test_index_embeds_only_what_is_new(world: Path) -> None:
+    again = lines(must_run("index", "corpus", "--json", cwd=world))[0]
+    assert (again["n_embedded"], again["n_ignored"]) == (0, 1)
+    (world / "corpus" / "notes.txt").open("a").write("a red bell\n")
+    changed = lines(must_run("index", "corpus", "--json", cwd=world))[0]
+    assert (changed["n_embedded"], changed["n_items"]) == (1, 9)
+
+
+def test_index_skips_a_bad_file_and_says_so(world: Path) -> None:
+    (world / "corpus" / "bad.jpg").write_bytes(b"no picture")
+    done = run_xmr("index", "corpus", cwd=world)
+    assert done.returncode == 3
+    assert "skipped:" in done.stderr
+    assert "bad.jpg" in done.stderr
+    assert "1 skipped" in done.stdout
+    assert run_xmr("index", "corpus", "--strict", cwd=world).returncode == 1
+
+
+def test_index_refuses(world: Path) -> None:
+    (world / "empty").mkdir()
+    before = sorted((world / ".xmr" / "index" / "segments").iterdir())
+    refused("index", "nowhere", cwd=world, code=1, says="nowhere: no such file or folder")
+    refused("index", "empty", "--index", "fresh", cwd=world, code=1, says="nothing to embed, found no file at all")
+    refused("index", "corpus", "--model", "empty", cwd=world, code=1, says="no config.json in it")
+    refused("index", "corpus", "--device", "cuda", cwd=world, code=1, says="no CUDA device here")
+    refused("index", cwd=world, code=2, says="Missing argument")
+    assert not (world / "fresh").exists()
+    assert sorted((world / ".xmr" / "index" / "segments").iterdir()) == before
+
+
+def test_an_index_of_another_model_is_refused(world: Path) -> None:
+    settings = [part for setting in (*TINY, "seed=1", "epochs=1") for part in ("--set", setting)]
+    must_run("train", "--overwrite", *settings, cwd=world)
+    must_run("export", cwd=world)
+    refused("index", "corpus", cwd=world, code=1, says="made with model .*pass the right --model, or another --index")
+    refused("query", "--text", "a bell", cwd=world, code=1, says="made with model")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "modalities"),
+    [
+        (("--image", "query/dog.jpg", "--to", "sound"), {"sound"}),
+        (("--sound", "query/siren.wav", "--to", "image"), {"image"}),
+        (("--text", "a small red bell", "--to", "image,sound"), {"image", "sound"}),
+        (("--text", "a dog"), {"image", "sound", "text"}),
+    ],
+)
+def test_query_ranks_the_wanted_modalities(
+    finished_world: Path, arguments: tuple[str, ...], modalities: set[str]
+) -> None:
+    hits = lines(must_run("query", *arguments, "-k", 50, "--json", cwd=finished_world))
+    assert {hit["modality"] for hit in hits} == modalities
+    assert [hit["rank"] for hit in hits] == list(range(1, len(hits) + 1))
+    scores = [float(str(hit["score"])) for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    assert set(hits[0]) == {"rank", "score", "modality", "path", "start_s", "end_s", "text", "id"}
+
+
+def test_query_finds_a_file_by_itself(finished_world: Path) -> None:
+    hits = lines(must_run("query", "--image", "corpus/images/bell-1.jpg", "-k", 1, "--json", cwd=finished_world))
+    assert str(hits[0]["path"]).endswith("corpus/images/bell-1.jpg")
+    assert float(str(hits[0]["score"])) == pytest.approx(1, abs=1e-5)
+
+
+def test_query_prints_a_table_and_keeps_to_min_score(finished_world: Path) -> None:
+    table = must_run("query", "--text", "a bell", "-k", 3, cwd=finished_world).splitlines()
+    assert table[0].split() == ["rank", "score", "modality", "path", "text"]
+    assert len(table) == 4
+    done = run_xmr("query", "--text", "a bell", "--min-score", 1.5, cwd=finished_world)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no item of the index scores high enough" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((), 2, "no query given; ask with exactly one"),
+        (("--text", "a bell", "--image", "query/dog.jpg"), 2, "--image and --text given"),
+        (("--text", "a bell", "--to", "smell"), 2, "'smell' is no modality"),
+        (("--text", "a bell", "-k", "0"), 2, "0 is not in the range"),
+        (("--text", "a bell", "--to", "speech"), 1, "no speech in this index, it holds image, sound, text"),
+        (("--text", "xyzzy"), 1, "none of its words is among"),
+        (("--image", "nowhere.jpg"), 1, "nowhere.jpg: cannot be read"),
+        (("--image", "corpus/notes.txt"), 1, "no image that Pillow can read"),
+        (("--sound", "query/dog.jpg"), 1, "no sound that can be decoded"),
+        (("--speech", "query/dog.wav"), 1, "no encoder for speech"),
+        (("--text", "a bell", "--index", "nowhere"), 1, "nowhere: no index there"),
+        (("--text", "a bell", "--model", "nowhere"), 1, "nowhere: no config.json"),
+    ],
+)
+def test_query_refuses(finished_world: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+    refused("query", *arguments, cwd=finished_world, code=code, says=says)
+
+
+def test_info_tells_what_each_folder_is(finished_world: Path) -> None:
+    kinds = [record["kind"] for record in lines(must_run("info", "--json", cwd=finished_world))]
+    assert kinds == ["checkpoint", "exported model", "index"]
+    model = lines(must_run("info", ".xmr/model", "--json", cwd=finished_world))[0]
+    index = lines(must_run("info", ".xmr/index", "--json", cwd=finished_world))[0]
+    assert model["fingerprint"] == index["fingerprint"]
+    assert index["items"] == {"image": 12, "sound": 12, "text": 8}
+    assert "metrics.text→sound.mAP" in must_run("info", cwd=finished_world)
+
+
+def test_info_refuses(finished_world: Path, tmp_path: Path) -> None:
+    refused("info", "corpus", cwd=finished_world, code=1, says="nothing that xmr wrote in it")
+    refused("info", "nowhere", cwd=finished_world, code=1, says="no such folder")
+    refused("info", cwd=tmp_path, code=1, says="no workspace of xmr here")
+
+
+def test_commands_work_from_a_folder_below_the_workspace(finished_world: Path) -> None:
+    hits = must_run("query", "--image", "../query/dog.jpg", "-k", 1, "--to", "image", cwd=finished_world / "corpus")
+    assert "images/" in hits
+
+
+def test_a_moved_model_folder_still_opens(world: Path) -> None:
+    shutil.move(world / ".xmr" / "model", world / "elsewhere")
+    assert must_run("query", "--text", "a dog", "--model", "elsewhere", cwd=world)

@@ -1,0 +1,313 @@
+"""Export: ONNX gives what torch gives, at any batch and length; a folder is replaced whole or not at all."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from xmr.engine.errors import XmrError
+from xmr.engine.media import MODALITIES
+from xmr.engine.media.decode import Task, decode
+from xmr.engine.model import CLASS_PROBABILITIES, UNIT_EMBEDDING, Model, fingerprint
+from xmr.train import export as export_module
+from xmr.train.checkpoint import Checkpoint, best_of, load_checkpoint, restore_model
+from xmr.train.config import HeadSettings
+from xmr.train.datasets import read_rows, select
+from xmr.train.encoders import SoundNetTrunk
+from xmr.train.export import Parity, ServedHead, default_name, export
+from xmr.train.model import AlignedModel, Head
+from xmr.train.onnx_network import to_onnx
+
+GATE = 0.9999  # smallest cosine that is promised between torch and float32 ONNX
+MODALITY_NAMES = ("image", "sound", "text")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def session_of(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def run_onnx(path: Path, batch: NDArray[Any]) -> NDArray[Any]:
+    session = session_of(path)
+    return session.run(None, {session.get_inputs()[0].name: batch})[0]
+
+
+def run_torch(network: torch.nn.Module, batch: NDArray[Any]) -> NDArray[Any]:
+    with torch.inference_mode():
+        return network(torch.from_numpy(batch)).numpy()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(finished_world: Path) -> Checkpoint:
+    return load_checkpoint(best_of(finished_world / ".xmr" / "checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Checkpoint) -> AlignedModel:
+    return restore_model(checkpoint).eval()
+
+
+@pytest.fixture(scope="module")
+def again(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Parity]]:
+    """The same checkpoint exported a second time, one of its val pictures being unreadable by now."""
+    folder = tmp_path_factory.mktemp("again")
+    rows = [json.loads(line) for line in Path(checkpoint.config.data[0]).read_text().splitlines()]
+    for row in rows:
+        row |= {name: str(Path(checkpoint.config.data[0]).parent / row[name]) for name in MODALITY_NAMES if name in row}
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    rows[[row["split"] for row in rows].index("val")]["image"] = str(folder / "bad.jpg")
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = replace(checkpoint, config=replace(checkpoint.config, data=(str(folder / "pairs.jsonl"),)))
+    return folder / "model", export(changed, folder / "model", "again")
+
+
+def real_items(model: AlignedModel, checkpoint: Checkpoint, modality: str) -> list[Any]:
+    """What is decoded of the val rows."""
+    rows = select(read_rows(checkpoint.config.data), "val", model.modalities)
+    if modality == "text":
+        return [caption for row in rows for caption in row.captions]
+    paths = dict.fromkeys(row.files[modality] for row in rows if modality in row.files)
+    return [decode(Task(path, modality), model.encoder(modality).preprocessing).pieces[0].array for path in paths]
+
+
+@pytest.mark.parametrize("modality", MODALITY_NAMES)
+def test_onnx_embeds_real_items_as_torch_does(
+    modality: str, model: AlignedModel, checkpoint: Checkpoint, exported: Path
+) -> None:
+    served = Model.open(exported, device="cpu")
+    items = real_items(model, checkpoint, modality)
+    assert len(items) >= 8
+    ours = served.embed(modality, items)
+    arrays = [served._arrays(modality, item)[0] for item in items]
+    with torch.inference_mode():
+        theirs = model(modality, torch.from_numpy(MODALITIES[modality].batch(arrays)))[0].numpy()
+    assert (ours * theirs).sum(axis=1).min() >= GATE
+
+
+@pytest.mark.parametrize("n_items", [1, 2, 7])
+@pytest.mark.parametrize("modality", MODALITY_NAMES)
+def test_a_batch_of_any_size_runs(
+    modality: str, n_items: int, model: AlignedModel, checkpoint: Checkpoint, exported: Path
+) -> None:
+    items = (real_items(model, checkpoint, modality) * 2)[:n_items]
+    served = Model.open(exported, device="cpu")
+    alone = np.concatenate([served.embed(modality, [item]) for item in items])
+    # the same sums in another order
+    np.testing.assert_allclose(served.embed(modality, items), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_samples", [6000, 22050, 44100, 100_001])
+def test_a_sound_of_any_length_runs(n_samples: int, model: AlignedModel, exported: Path) -> None:
+    samples = np.random.default_rng(n_samples).uniform(-1, 1, (2, n_samples)).astype(np.float32)
+    expected = run_torch(model.encoder("sound"), samples)
+    np.testing.assert_allclose(run_onnx(exported / "onnx" / "sound.onnx", samples), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_words", [1, 2, 24, 60])
+def test_a_sentence_of_any_length_runs(n_words: int, model: AlignedModel, exported: Path) -> None:
+    n_known = len(model.encoder("text").preprocessing.vocabulary)
+    ids = np.random.default_rng(n_words).integers(0, n_known + 1, (3, n_words))
+    expected = run_torch(model.encoder("text"), ids)
+    np.testing.assert_allclose(run_onnx(exported / "onnx" / "text.onnx", ids), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_axes_that_may_change_have_no_number(exported: Path) -> None:
+    shapes = {name: session_of(exported / "onnx" / f"{name}.onnx").get_inputs()[0].shape for name in MODALITY_NAMES}
+    assert {name: [isinstance(size, str) for size in shape] for name, shape in shapes.items()} == {
+        "image": [True, False, False, False],
+        "sound": [True, True],
+        "text": [True, True],
+    }
+
+
+def test_soundnet_exports_with_its_time_axis(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trunk = SoundNetTrunk((1, 2, 3)).eval()
+    samples = np.random.default_rng(0).uniform(-1, 1, (2, 9000)).astype(np.float32)
+    to_onnx(trunk, samples, tmp_path / "trunk.onnx", input_name="sound", output_names=["features"], dynamic_axes=[0, 1])
+    longer = np.random.default_rng(1).uniform(-1, 1, (3, 14_321)).astype(np.float32)
+    np.testing.assert_allclose(run_onnx(tmp_path / "trunk.onnx", longer), run_torch(trunk, longer), rtol=1e-4)
+
+
+def test_a_served_head_gives_unit_rows_and_probabilities(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    head = Head(HeadSettings(hidden=(6,), n_classes=4, relu_embedding=False), 5).eval()
+    features = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    path = tmp_path / "head.onnx"
+    names = [UNIT_EMBEDDING, CLASS_PROBABILITIES]
+    to_onnx(ServedHead(head), features, path, input_name="features", output_names=names, dynamic_axes=[0])
+    rows, probabilities = session_of(path).run(names, {"features": features[:1]})
+    embeddings, logits = head(torch.from_numpy(features[:1]))
+    np.testing.assert_allclose(rows, embeddings.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(probabilities, logits.softmax(dim=1).detach().numpy(), atol=1e-6)
+    assert np.linalg.norm(rows) == pytest.approx(1, rel=1e-6)
+
+
+def test_config_json_says_all_that_serving_needs(exported: Path, model: AlignedModel, checkpoint: Checkpoint) -> None:
+    config = json.loads((exported / "config.json").read_text())
+    assert (config["format"], config["name"], config["dim"]) == (1, default_name(checkpoint), model.dim)
+    assert (config["recipe"], config["metrics"]) == ("quick", checkpoint.state["metrics"])
+    assert config["head"] == {
+        "file": "onnx/head.onnx",
+        "input": "features",
+        "outputs": {"embedding": "unit_embedding"},
+    }
+    assert config["modalities"] == {
+        "image": {
+            "medium": "image",
+            "file": "onnx/image.onnx",
+            "input": {"name": "image", "shape": ["batch", 32, 32, 3], "dtype": "uint8"},
+            "preprocessing": {"size": 32, "resize": "squash"},
+        },
+        "sound": {
+            "medium": "audio",
+            "file": "onnx/sound.onnx",
+            "input": {"name": "sound", "shape": ["batch", "time"], "dtype": "float32"},
+            "preprocessing": {"rate_hz": 22050, "window_s": 2.0, "hop_s": 2.0},
+        },
+        "text": {
+            "medium": "text",
+            "file": "onnx/text.onnx",
+            "input": {"name": "text", "shape": ["batch", "time"], "dtype": "int64"},
+            "preprocessing": {"max_words": 24, "vocabulary": "vocab.txt"},
+        },
+    }
+
+
+def test_the_inputs_are_as_config_json_names_them(exported: Path) -> None:
+    config = json.loads((exported / "config.json").read_text())
+    kinds = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)"}
+    for part in config["modalities"].values():
+        [node] = session_of(exported / part["file"]).get_inputs()
+        assert (node.name, node.type) == (part["input"]["name"], kinds[part["input"]["dtype"]])
+
+
+def test_every_file_has_its_sha256(exported: Path) -> None:
+    config = json.loads((exported / "config.json").read_text())
+    files = contents(exported)
+    del files["config.json"]
+    assert config["sha256"] == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    assert set(files) == {"README.md", "vocab.txt", "model.safetensors"} | {
+        f"onnx/{name}.onnx" for name in (*MODALITY_NAMES, "head")
+    }
+
+
+def test_the_vocabulary_stands_in_the_order_of_its_ids(exported: Path, model: AlignedModel) -> None:
+    lines = (exported / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    assert tuple(lines) == model.encoder("text").preprocessing.vocabulary
+    assert Model.open(exported).preprocessing["text"].vocabulary == tuple(lines)
+
+
+def test_two_exports_of_one_checkpoint_have_one_fingerprint(again: tuple[Path, list[Parity]], exported: Path) -> None:
+    first, second = (json.loads((folder / "config.json").read_text()) for folder in (exported, again[0]))
+    assert second["name"] == "again"
+    assert fingerprint(first) == fingerprint(second)
+
+
+def test_parity_is_measured_on_the_items_that_can_be_read(again: tuple[Path, list[Parity]]) -> None:
+    found = {result.modality: result for result in again[1]}
+    # of 16 pictures one is bad; the first caption of 8 rows
+    assert {name: result.n_items for name, result in found.items()} == {"image": 15, "sound": 8, "text": 8}
+    assert min(result.min_cosine for result in found.values()) >= GATE
+    assert {result.top10_overlap for result in found.values()} == {100.0}
+
+
+def test_a_missed_gate_leaves_the_old_model_in_place(
+    checkpoint: Checkpoint, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "model")
+    monkeypatch.setattr(export_module, "GATE", 1.1)  # no cosine reaches it
+    with pytest.raises(XmrError, match=r"image: the exported network is off, smallest cosine to torch 1.0"):
+        export(checkpoint, folder, "other")
+    assert contents(folder) == contents(exported)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.fixture
+def quick_networks(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
+    """The networks are taken from the finished export, for tests of what lies around them."""
+    monkeypatch.setattr(
+        export_module,
+        "_write_networks",
+        lambda model, items, folder: shutil.copytree(exported / "onnx", folder / "onnx", dirs_exist_ok=True),
+    )
+
+
+def test_a_failed_export_leaves_no_folder(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_networks: None
+) -> None:
+    monkeypatch.setattr(export_module, "GATE", 1.1)
+    with pytest.raises(XmrError, match="nothing was written"):
+        export(checkpoint, tmp_path / "deep" / "model", "other")
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_a_new_export_takes_the_place_of_the_old_one(
+    checkpoint: Checkpoint, exported: Path, tmp_path: Path, quick_networks: None
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "model")
+    (folder / "plans").mkdir()
+    (folder / "plans" / "image.plan").write_text("built for the old one")
+    export(checkpoint, folder, "second")
+    assert Model.open(folder).name == "second"
+    assert set(contents(folder)) == set(contents(exported))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("config", [None, "{}", '{"model_type": "clip"}', "exported"])
+def test_a_folder_with_foreign_files_is_refused(
+    checkpoint: Checkpoint, exported: Path, tmp_path: Path, config: str | None
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder) if config == "exported" else folder.mkdir()
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("mine")
+    if config not in (None, "exported"):
+        (folder / "config.json").write_text(config)
+    before = contents(folder)
+    with pytest.raises(XmrError, match=r"HEAD: no part of an exported model, .*; give another --model folder"):
+        export(checkpoint, folder, "other")
+    assert contents(folder) == before
+
+
+def test_a_file_at_the_place_of_the_folder_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(XmrError, match=r"model: no part of an exported model"):
+        export(checkpoint, tmp_path / "model", "other")
+
+
+def test_an_empty_folder_is_filled(checkpoint: Checkpoint, tmp_path: Path, quick_networks: None) -> None:
+    (tmp_path / "model").mkdir()
+    export(checkpoint, tmp_path / "model", "first")
+    assert Model.open(tmp_path / "model").name == "first"
+
+
+def test_the_card_names_metrics_data_and_limits(exported: Path, checkpoint: Checkpoint) -> None:
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    best = checkpoint.state["metrics"]["val"][0]
+    assert f"- {best['query']} to {best['gallery']}: R@10 {best['R@10']:.1f} %" in card
+    assert "- pairs.jsonl" in card
+    assert [line for line in card.splitlines() if line.startswith("## ")] == [
+        "## Data",
+        "## Licence",
+        "## Metrics on the val rows",
+        "## Limits",
+    ]
+
+
+def test_two_trainings_have_two_default_names(checkpoint: Checkpoint) -> None:
+    tensors = {name: tensor + 1 if name.startswith("head.") else tensor for name, tensor in checkpoint.tensors.items()}
+    names = {default_name(checkpoint), default_name(replace(checkpoint, tensors=tensors))}
+    assert len(names) == 2
+    assert all(name.startswith("quick-") for name in names)

@@ -1,0 +1,561 @@
+"""The index on disk: what it holds after an add, what it finds, and that no interruption or fault damages it."""
+
+import fcntl
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import must_run
+from numpy.typing import NDArray
+from PIL import Image
+
+from xmr.engine.corpus import scan
+from xmr.engine.errors import XmrError
+from xmr.engine.index import AddSummary, Index
+from xmr.engine.media import MODALITIES
+from xmr.engine.model import Model
+
+MEDIA = ("image", "audio", "text")
+Vector = NDArray[np.float32]
+Key = tuple[str, str, float | None, str | None]  # modality, file name, start_s, text
+
+
+@pytest.fixture(scope="module")
+def model(exported: Path) -> Model:
+    return Model.open(exported)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Two pictures, a sound of three windows and a note of two lines."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for seed, name in enumerate(("a.png", "b.png")):
+        write_image(folder / name, seed)
+    write_sound(folder / "c.wav", 5.0)
+    (folder / "d.txt").write_text("a red bell\n\nthe dog barks in the rain\n")
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path: Path, model: Model) -> Iterator[Index]:
+    opened = Index.create(tmp_path / "index", model)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Index:
+    """An index of several segments a modality, some of whose files have been changed or removed since."""
+    folder = tmp_path_factory.mktemp("grown")
+    grown = Index.create(folder / "index", model)
+    (folder / "corpus").mkdir()
+    for step in range(3):
+        for seed in range(5 * step, 5 * step + 5):
+            write_image(folder / "corpus" / f"{seed}.png", seed)
+        write_sound(folder / "corpus" / f"{step}.wav", 5.0, seed=step)
+        (folder / "corpus" / f"{step}.txt").write_text("a red bell\nthe dog barks\nrain\na large siren\n")
+        if step == 2:
+            write_image(folder / "corpus" / "1.png", 99)
+            (folder / "corpus" / "0.wav").unlink()
+        add(grown, model, folder / "corpus")
+    return grown
+
+
+def write_image(path: Path, seed: int) -> None:
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+
+
+def write_sound(path: Path, duration_s: float, seed: int = 0) -> None:
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, round(duration_s * 22050)), 22050)
+
+
+def add(index: Index, model: Model, corpus: Path, **options: Any) -> AddSummary:
+    return index.add(model, scan([corpus], MEDIA), workers=1, **options)
+
+
+def contents(folder: Path) -> dict[Key, Vector]:
+    """Every item that can be found, with its vector, read by hand from the catalog and the segments."""
+    query = (
+        "SELECT items.modality, path, start_s, text, file, row FROM items "
+        "JOIN segments ON segment = segments.id WHERE NOT deleted"
+    )
+    with closing(sqlite3.connect(folder / "catalog.db")) as catalog:
+        rows = catalog.execute(query).fetchall()
+    vectors = {file: np.load(folder / "segments" / file) for *_, file, _ in rows}
+    found = {(modality, Path(path).name, *place): vectors[file][row] for modality, path, *place, file, row in rows}
+    assert len(found) == len(rows), "an item is there twice"
+    return found
+
+
+def assert_same(found: dict[Key, Vector], expected: dict[Key, Vector]) -> None:
+    assert found.keys() == expected.keys()
+    for key, vector in expected.items():
+        np.testing.assert_allclose(found[key], vector, atol=1e-5, err_msg=str(key))
+
+
+def embedded(model: Model, corpus: Path) -> dict[Key, Vector]:
+    """What an index of these files has to hold, embedded file by file."""
+    found = {}
+    for file in scan([corpus], MEDIA).files:
+        [modality] = [name for name in model.modalities if MODALITIES[name].medium == file.medium]
+        for piece in MODALITIES[modality].load(file.path, model.preprocessing[modality]).pieces:
+            [vector] = model.embed_arrays(modality, [piece.array])
+            found[modality, file.path.name, piece.start_s, piece.text] = vector
+    return found
+
+
+# what is held
+
+
+def test_every_piece_of_every_file_is_held_with_its_vector(index: Index, model: Model, corpus: Path) -> None:
+    summary = add(index, model, corpus)
+    assert (summary.n_embedded, summary.n_items, summary.skipped) == (4, 7, [])
+    assert len(index) == 7
+    assert index.counts() == {"image": 2, "sound": 3, "text": 2}
+    assert_same(contents(index.folder), embedded(model, corpus))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_batch_size_changes_nothing(batch_size: int, index: Index, model: Model, corpus: Path) -> None:
+    add(index, model, corpus, batch_size=batch_size)
+    assert_same(contents(index.folder), embedded(model, corpus))
+
+
+def test_a_second_run_embeds_nothing(index: Index, model: Model, corpus: Path) -> None:
+    add(index, model, corpus)
+    before = {path: path.read_bytes() for path in (index.folder / "segments").iterdir()}
+    summary = add(index, model, corpus)
+    assert (summary.n_embedded, summary.n_items, summary.n_unchanged, summary.n_removed) == (0, 0, 4, 0)
+    assert {path: path.read_bytes() for path in (index.folder / "segments").iterdir()} == before
+
+
+def test_changed_added_and_vanished_files_are_noticed(index: Index, model: Model, corpus: Path) -> None:
+    add(index, model, corpus)
+    write_image(corpus / "a.png", seed=50)
+    write_image(corpus / "new.png", seed=51)
+    (corpus / "c.wav").unlink()
+    (corpus / "d.txt").write_text("a siren\nthe dog barks in the rain\na bell\n")
+    summary = add(index, model, corpus)
+    assert (summary.n_embedded, summary.n_unchanged, summary.n_removed) == (3, 1, 1)
+    assert_same(contents(index.folder), embedded(model, corpus))
+
+
+def test_a_file_that_was_only_touched_is_not_embedded_again(index: Index, model: Model, corpus: Path) -> None:
+    add(index, model, corpus)
+    os.utime(corpus / "a.png", (1, 1))
+    for _ in range(2):
+        summary = add(index, model, corpus)
+        assert (summary.n_embedded, summary.n_unchanged) == (0, 4)
+
+
+def test_a_change_that_keeps_the_size_is_noticed(index: Index, model: Model, corpus: Path) -> None:
+    add(index, model, corpus)
+    (corpus / "d.txt").write_text("a red dogs\n\nthe dog barks in the rain\n")
+    os.utime(corpus / "d.txt", (1, 1))
+    assert add(index, model, corpus).n_embedded == 1
+    assert_same(contents(index.folder), embedded(model, corpus))
+
+
+def test_only_files_under_the_scanned_path_can_vanish(index: Index, model: Model, corpus: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write_image(other / "z.png", seed=8)
+    add(index, model, corpus)
+    (corpus / "a.png").unlink()
+    assert add(index, model, other).n_removed == 0
+    assert index.counts()["image"] == 3
+
+
+def test_a_bad_file_is_listed_and_the_others_embedded(index: Index, model: Model, corpus: Path) -> None:
+    (corpus / "bad.png").write_bytes(b"no picture")
+    (corpus / "bad.txt").write_text("qwertz\n")
+    summary = add(index, model, corpus)
+    assert (summary.n_embedded, len(summary.skipped)) == (4, 2)
+    assert {Path(path).name: reason.split(": ")[1] for path, reason in index.skipped().items()} == {
+        "bad.png": "no image that Pillow can read; convert it to JPEG or PNG",
+        "bad.txt": "nothing in it to embed",
+    }
+    (corpus / "bad.png").unlink()
+    assert_same(contents(index.folder), embedded(model, corpus))
+
+
+def test_a_file_that_turned_bad_is_no_longer_found_and_one_that_was_mended_is(
+    index: Index, model: Model, corpus: Path
+) -> None:
+    add(index, model, corpus)
+    (corpus / "a.png").write_bytes(b"no picture")
+    assert len(add(index, model, corpus).skipped) == 1
+    assert index.counts()["image"] == 1
+    write_image(corpus / "a.png", seed=0)
+    assert add(index, model, corpus).skipped == []
+    assert index.skipped() == {}
+    assert_same(contents(index.folder), embedded(model, corpus))
+
+
+def test_a_bad_file_that_is_gone_is_no_longer_listed(index: Index, model: Model, corpus: Path) -> None:
+    (corpus / "bad.png").write_bytes(b"no picture")
+    add(index, model, corpus)
+    (corpus / "bad.png").unlink()
+    add(index, model, corpus)
+    assert index.skipped() == {}
+
+
+@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: write_image(path, seed=77)])
+def test_a_file_that_changes_while_it_is_embedded_costs_itself_only(
+    change: Any, index: Index, model: Model, corpus: Path
+) -> None:
+    def meddle(done: int, total: int) -> None:
+        if done == 1:
+            change(corpus / "a.png")
+            change(corpus / "b.png")
+
+    summary = add(index, model, corpus, batch_size=1, progress=meddle)
+    assert summary.n_embedded + len(summary.skipped) == 4
+    assert index.counts()["sound"] == 3
+    add(index, model, corpus)
+    assert_same(contents(index.folder), embedded(model, corpus))
+
+
+def test_what_was_added_is_there_when_the_index_is_opened_again(index: Index, model: Model, corpus: Path) -> None:
+    add(index, model, corpus)
+    with closing(Index.open(index.folder)) as opened:
+        assert (len(opened), opened.dim, opened.meta["fingerprint"]) == (7, model.dim, model.fingerprint)
+
+
+# what is found
+
+
+def expected_hits(
+    index: Index, query: Vector, to: tuple[str, ...], k: int, min_score: float
+) -> list[tuple[Key, float]]:
+    scored = [(key, float(vector @ query)) for key, vector in contents(index.folder).items() if key[0] in to]
+    best = sorted(scored, key=lambda pair: -pair[1])[:k]
+    return [(key, score) for key, score in best if score >= min_score]
+
+
+@pytest.mark.parametrize("to", [("image",), ("sound", "text"), ("image", "sound", "text")])
+@pytest.mark.parametrize("k", [1, 4, 1000])
+@pytest.mark.parametrize("min_score", [-1, 0.1])
+def test_search_is_a_brute_force_over_every_segment(
+    to: tuple[str, ...], k: int, min_score: float, grown: Index
+) -> None:
+    queries = np.random.default_rng(0).standard_normal((3, grown.dim)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    hits = grown.search(queries, k, to=to, min_score=min_score)
+    for number, query in enumerate(queries):
+        found = [hit for hit in hits if hit.query == number]
+        expected = expected_hits(grown, query, to, k, min_score)
+        assert [hit.rank for hit in found] == list(range(1, len(expected) + 1))
+        np.testing.assert_allclose([hit.score for hit in found], [score for _, score in expected], atol=1e-6)
+        scores = {key: score for key, score in expected}
+        for hit in found:
+            key = (hit.modality, Path(hit.path).name, hit.start_s, hit.text)
+            assert hit.score == pytest.approx(scores[key], abs=1e-6)
+
+
+def test_every_modality_is_searched_unless_some_are_named(grown: Index) -> None:
+    query = np.eye(1, grown.dim, dtype=np.float32)
+    assert grown.search(query, 1000) == grown.search(query, 1000, to=("image", "sound", "text"))
+    assert len(grown.search(query, 1000)) == len(grown)
+    assert {hit.modality for hit in grown.search(query, 1000, to="sound")} == {"sound"}
+
+
+def test_equal_scores_come_in_the_order_of_indexing(grown: Index, model: Model) -> None:
+    hits = grown.search(model.embed("text", ["a red bell"]), 3, to="text")  # the same line stands in three files
+    assert [Path(hit.path).name for hit in hits] == ["0.txt", "1.txt", "2.txt"]
+    assert [(hit.line, hit.text) for hit in hits] == [(1, "a red bell")] * 3
+    assert len({hit.score for hit in hits}) == 1
+    assert [hit.id for hit in hits] == sorted(hit.id for hit in hits)
+
+
+def test_a_hit_tells_the_seconds_of_its_window(grown: Index) -> None:
+    hits = grown.search(np.eye(1, grown.dim, dtype=np.float32), 10, to="sound")
+    times = sorted((Path(hit.path).name, hit.start_s, hit.end_s) for hit in hits)
+    assert times == [(name, start, start + 2) for name in ("1.wav", "2.wav") for start in (0, 2, 3)]
+
+
+def test_what_was_removed_or_replaced_is_never_found(index: Index, model: Model, corpus: Path) -> None:
+    add(index, model, corpus)
+    old, gone = model.embed("image", [corpus / "a.png", corpus / "b.png"])
+    write_image(corpus / "a.png", seed=60)
+    (corpus / "b.png").unlink()
+    add(index, model, corpus)
+    hits = index.search(np.stack([old, gone]), 1000)
+    assert len(hits) == 2 * 6
+    assert "b.png" not in {Path(hit.path).name for hit in hits}
+    assert all(hit.score < 0.9999 for hit in hits if hit.query == 0 and hit.modality == "image")
+
+
+def test_a_file_finds_itself_first(grown: Index, model: Model) -> None:
+    paths = sorted({hit.path for hit in grown.search(np.eye(1, grown.dim, dtype=np.float32), 1000, to="image")})
+    hits = grown.search(model.embed("image", paths), 1, to="image")
+    assert [hit.path for hit in hits] == paths
+    assert [hit.query for hit in hits] == list(range(len(paths)))
+
+
+def test_one_query_needs_no_second_axis(grown: Index) -> None:
+    query = np.eye(1, grown.dim, dtype=np.float32)
+    assert grown.search(query[0], 3) == grown.search(query, 3)
+
+
+def test_an_empty_index_finds_nothing(index: Index) -> None:
+    assert index.search(np.eye(1, index.dim, dtype=np.float32), 10) == []
+    assert (len(index), index.counts()) == (0, {})
+
+
+# what is refused
+
+
+def test_a_modality_that_is_not_there_is_refused(grown: Index) -> None:
+    with pytest.raises(XmrError, match="no speech in this index, it holds image, sound, text"):
+        grown.search(np.eye(1, grown.dim, dtype=np.float32), 1, to="speech")
+
+
+def test_a_query_of_another_dim_is_refused(grown: Index) -> None:
+    with pytest.raises(ValueError, match=f"queries have {grown.dim + 1} columns, the gallery has {grown.dim}"):
+        grown.search(np.zeros((1, grown.dim + 1), dtype=np.float32), 1)
+
+
+def test_another_model_is_refused_by_both_names(index: Index, exported: Path, corpus: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "model"))
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"squash"', '"crop"'))
+    other = Model.open(folder)
+    own = index.meta["fingerprint"]
+    with pytest.raises(
+        XmrError, match=rf"made with model \S+ \({own}\), the model at \S+ is \S+ \({other.fingerprint}\)"
+    ):
+        add(index, other, corpus)
+    assert len(index) == 0
+
+
+def test_a_second_writer_is_refused_until_the_first_is_done(index: Index, model: Model, corpus: Path) -> None:
+    with (index.folder / "writer.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(XmrError, match="another process is writing to this index"):
+            add(index, model, corpus)
+        assert index.search(np.eye(1, index.dim, dtype=np.float32), 1) == []
+    assert add(index, model, corpus).n_embedded == 4
+
+
+def test_what_is_no_index_is_refused(index: Index, model: Model, tmp_path: Path) -> None:
+    with pytest.raises(XmrError, match="no index there; make one with `xmr index PATH`"):
+        Index.open(tmp_path)
+    with pytest.raises(XmrError, match="an index is there already"):
+        Index.create(index.folder, model)
+
+
+def test_an_index_is_not_made_among_other_files(model: Model, corpus: Path) -> None:
+    with pytest.raises(XmrError, match=r"corpus: holds other files \(a\.png\), and no index; choose another folder"):
+        Index.create(corpus, model)
+    assert sorted(path.name for path in corpus.iterdir()) == ["a.png", "b.png", "c.wav", "d.txt"]
+
+
+def test_an_index_whose_making_was_cut_off_is_made_again(model: Model, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "index" / "segments").mkdir(parents=True)
+    (tmp_path / "index" / ".catalog.db.123").write_bytes(b"half")
+    with closing(Index.create(tmp_path / "index", model)) as index:
+        assert add(index, model, corpus).n_embedded == 4
+    assert {path.name for path in (tmp_path / "index").iterdir()} == {"catalog.db", "segments", "writer.lock"}
+
+
+@pytest.mark.parametrize("content", [b"", b"no catalog at all" * 1000])
+def test_a_damaged_catalog_is_refused(content: bytes, index: Index) -> None:
+    index.close()
+    (index.folder / "catalog.db").write_bytes(content)
+    with pytest.raises(XmrError, match="index again into another folder"):
+        Index.open(index.folder)
+
+
+def test_another_format_is_refused(index: Index) -> None:
+    with closing(sqlite3.connect(index.folder / "catalog.db")) as catalog, catalog:
+        catalog.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
+    with pytest.raises(XmrError, match="index format 99 found, this version reads 1"):
+        Index.open(index.folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b"\x80" + path.read_bytes()[1:]),
+        lambda path: np.save(path, np.load(path)[:-1]),
+        lambda path: np.save(path, np.load(path).astype(np.float64)),
+    ],
+    ids=["missing", "empty", "cut short", "no array", "other rows", "other numbers"],
+)
+def test_a_damaged_segment_is_named(damage: Any, index: Index, model: Model, corpus: Path) -> None:
+    add(index, model, corpus)
+    [damaged, *_] = sorted((index.folder / "segments").iterdir())
+    damage(damaged)
+    with pytest.raises(XmrError, match=f"{damaged.name}: a segment of the index cannot be read"):
+        index.search(np.eye(1, index.dim, dtype=np.float32), 1)
+
+
+# faults and interruptions
+
+
+class Failing(sqlite3.Connection):
+    """A connection on which a statement that begins so fails, as it does where the disk is full."""
+
+    statement = "none"
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        return super().execute(self._checked(sql), *parameters)
+
+    def executemany(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        return super().executemany(self._checked(sql), *parameters)
+
+    def _checked(self, sql: str) -> str:
+        if sql.startswith(self.statement):
+            raise sqlite3.OperationalError("database or disk is full")
+        return sql
+
+
+def fail_call(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int) -> None:
+    """Let the given call of a function, counted from 1, fail with a full disk."""
+    real, calls = getattr(owner, name), iter(range(1, 1000))
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == number:
+            raise OSError(28, "No space left on device")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+def test_a_segment_that_cannot_be_written_leaves_the_index_as_it_was(
+    index: Index, model: Model, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(index, model, corpus)
+    before = contents(index.folder)
+    write_image(corpus / "a.png", seed=70)
+    (corpus / "d.txt").write_text("a siren\n")
+    # two segments: each is written, synced, renamed, and its folder is synced
+    faults = [
+        (np, "save", 1),
+        (os, "fsync", 1),
+        (os, "replace", 1),
+        (os, "fsync", 2),
+        (np, "save", 2),
+        (os, "fsync", 4),
+    ]
+    for owner, name, number in faults:
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            fail_call(patch, owner, name, number)
+            add(index, model, corpus)
+        assert_same(contents(index.folder), before)
+    add(index, model, corpus)
+    assert_same(contents(index.folder), embedded(model, corpus))
+
+
+def test_a_transaction_that_fails_leaves_the_index_as_it_was(
+    model: Model, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Failing))
+    with closing(Index.create(tmp_path / "index", model)) as index:
+        add(index, model, corpus)
+        before = contents(index.folder)
+        write_image(corpus / "a.png", seed=70)
+        for statement in ("BEGIN IMMEDIATE", "UPDATE items SET deleted", "INSERT INTO items", "COMMIT"):
+            with monkeypatch.context() as patch, pytest.raises(sqlite3.OperationalError, match="disk is full"):
+                patch.setattr(Failing, "statement", statement)
+                add(index, model, corpus)
+            assert_same(contents(index.folder), before)
+            assert len(index.search(np.eye(1, index.dim, dtype=np.float32), 100)) == 7
+        add(index, model, corpus)
+        assert_same(contents(index.folder), embedded(model, corpus))
+
+
+def test_files_that_a_dead_writer_left_are_dropped(index: Index, model: Model, corpus: Path) -> None:
+    add(index, model, corpus)
+    kept = sorted((index.folder / "segments").iterdir())
+    for name in ("000099.f32.npy", ".000100.f32.npy.123"):
+        (index.folder / "segments" / name).write_bytes(b"half")
+    add(index, model, corpus)
+    assert sorted((index.folder / "segments").iterdir()) == kept
+
+
+@pytest.mark.parametrize("n_done", [1, 3, 4])
+def test_an_interruption_keeps_what_was_done(n_done: int, index: Index, model: Model, corpus: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == n_done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add(index, model, corpus, batch_size=1, progress=interrupt)
+    assert len({name for _, name, _, _ in contents(index.folder)}) == n_done
+    assert add(index, model, corpus).n_unchanged == n_done
+    assert_same(contents(index.folder), embedded(model, corpus))
+
+
+# `xmr index` with a commit every other item instead of every few thousand
+COMMIT_OFTEN = """
+import sys
+from xmr.engine import index
+from xmr.engine.cli import app
+index.COMMIT_ITEMS = 2
+if __name__ == "__main__":
+    app(["index", "corpus", "--index", sys.argv[1], "--workers", "1", "--batch-size", "2"])
+"""
+
+
+def start_indexing(world: Path, folder: Path) -> "subprocess.Popen[str]":
+    """In a process group of its own, so that a signal reaches the workers as Ctrl-C does."""
+    (world / "commit_often.py").write_text(COMMIT_OFTEN)
+    command = [sys.executable, "commit_often.py", str(folder)]
+    return subprocess.Popen(command, cwd=world, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for_items(folder: Path, n_items: int) -> None:
+    """Until the index holds so many items; -1: until its folder is there."""
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        if n_items < 0 and folder.exists():
+            return
+        if n_items >= 0 and (folder / "catalog.db").exists():
+            with closing(sqlite3.connect(folder / "catalog.db", timeout=60)) as catalog:
+                if catalog.execute("SELECT count(*) FROM items").fetchone()[0] >= n_items:
+                    return
+        time.sleep(0.005)
+    raise TimeoutError(f"{folder}: {n_items} items never came")
+
+
+@pytest.mark.parametrize("n_items", [-1, 0, 3, 20])
+def test_a_killed_run_is_completed_by_the_next(n_items: int, world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    process = start_indexing(world, folder)
+    wait_for_items(folder, n_items)
+    time.sleep(float(np.random.default_rng(n_items + 1).uniform(0, 0.05)))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    must_run("index", "corpus", "--index", folder, cwd=world)
+    assert_same(contents(folder), contents(world / ".xmr" / "index"))
+
+
+def test_ctrl_c_ends_a_run_in_one_sentence(world: Path, tmp_path: Path) -> None:
+    process = start_indexing(world, tmp_path / "index")
+    wait_for_items(tmp_path / "index", 4)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "xmr: interrupted; run the same command again to go on"
+    assert "Traceback" not in said
+    assert len(contents(tmp_path / "index")) >= 4
+    must_run("index", "corpus", "--index", tmp_path / "index", cwd=world)
+    assert_same(contents(tmp_path / "index"), contents(world / ".xmr" / "index"))

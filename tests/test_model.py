@@ -1,0 +1,250 @@
+"""The exported model folder: opened only whole and unchanged; what is embedded is float32 and of unit length."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from xmr.engine.errors import XmrError
+from xmr.engine.media import MODALITIES
+from xmr.engine.model import Model, sha256_of
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module")
+def model(exported: Path) -> Model:
+    return Model.open(exported)
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    """An exported model for this test alone."""
+    return Path(shutil.copytree(exported, tmp_path / "model"))
+
+
+def edit_config(folder: Path, edit: Edit) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    edit(config)
+    path.write_text(json.dumps(config))
+
+
+def write_image(path: Path, seed: int = 0, side: int = 50) -> Path:
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def write_sound(path: Path, duration_s: float, rate_hz: int = 22050) -> Path:
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, round(duration_s * rate_hz)), rate_hz)
+    return path
+
+
+# what is refused
+
+
+def test_a_folder_without_config_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(XmrError, match=r"no config\.json in it, so no exported model; make one with `xmr export`"):
+        Model.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2", "\0\0\0"])
+def test_a_damaged_config_is_refused(content: str, folder: Path) -> None:
+    (folder / "config.json").write_text(content)
+    with pytest.raises(XmrError, match=r"config\.json: not valid JSON"):
+        Model.open(folder)
+
+
+def test_an_unknown_format_names_the_version_that_wrote_it(folder: Path) -> None:
+    edit_config(folder, lambda config: config.update(format=99, xmr_version="7.3.1"))
+    with pytest.raises(XmrError, match=r"format 99, written by xmr 7\.3\.1; this version reads format 1"):
+        Model.open(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "7", "null", '"model"'])
+def test_a_config_of_something_else_is_refused(content: str, folder: Path) -> None:
+    (folder / "config.json").write_text(content)
+    with pytest.raises(XmrError, match="format None, written by not xmr"):
+        Model.open(folder)
+
+
+@pytest.mark.parametrize("key", ["name", "dim", "modalities", "head", "sha256"])
+def test_a_config_that_lacks_a_part_is_refused(key: str, folder: Path) -> None:
+    edit_config(folder, lambda config: config.pop(key))
+    with pytest.raises(XmrError, match=f"config.json: {key} missing"):
+        Model.open(folder)
+
+
+@pytest.mark.parametrize("name", ["onnx/image.onnx", "onnx/head.onnx", "vocab.txt", "model.safetensors"])
+def test_a_file_that_was_changed_is_refused(name: str, folder: Path) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(XmrError, match=f"{name}: changed since it was exported"):
+        Model.open(folder)
+
+
+@pytest.mark.parametrize("name", ["onnx/sound.onnx", "vocab.txt"])
+def test_a_missing_file_is_named(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    with pytest.raises(XmrError, match=f"{name}: missing, though config.json names it"):
+        Model.open(folder)
+
+
+@pytest.mark.parametrize("name", ["../secret.onnx", "/etc/hostname", "onnx/../../secret.onnx", "link.onnx"])
+def test_a_file_outside_the_folder_is_refused(name: str, folder: Path) -> None:
+    (folder.parent / "secret.onnx").write_bytes(b"secret")
+    (folder / "link.onnx").symlink_to("../secret.onnx")
+    edit_config(folder, lambda config: config["sha256"].update({name: "0" * 64}))
+    with pytest.raises(XmrError, match=f"{name} lies outside the model folder"):
+        Model.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("point", "name"),
+    [
+        (lambda config: config["modalities"]["image"].update(file="../other.onnx"), "../other.onnx"),
+        (lambda config: config["head"].update(file="onnx/other.onnx"), "onnx/other.onnx"),
+        (lambda config: config["modalities"]["text"]["preprocessing"].update(vocabulary="/etc/hosts"), "/etc/hosts"),
+        (lambda config: config["sha256"].pop("onnx/sound.onnx"), "onnx/sound.onnx"),
+    ],
+)
+def test_a_file_that_no_checksum_covers_is_not_used(point: Edit, name: str, folder: Path) -> None:
+    shutil.copy(folder / "onnx" / "image.onnx", folder / "onnx" / "other.onnx")
+    edit_config(folder, point)
+    with pytest.raises(XmrError, match=f"{name}: used, but has no checksum"):
+        Model.open(folder)
+
+
+def test_an_unknown_modality_is_refused(folder: Path) -> None:
+    edit_config(folder, lambda config: config["modalities"].update(smell=config["modalities"]["sound"]))
+    with pytest.raises(XmrError, match="modality smell is unknown to this version; known are image, sound"):
+        Model.open(folder)
+
+
+def test_a_preprocessing_that_is_not_understood_is_refused(folder: Path) -> None:
+    edit_config(folder, lambda config: config["modalities"]["image"]["preprocessing"].update(sharpen=True))
+    with pytest.raises(XmrError, match=r"preprocessing of image not understood .*sharpen"):
+        Model.open(folder)
+
+
+@pytest.mark.parametrize("arguments", [{"device": "abacus"}, {"runtime": "abacus"}])
+def test_an_unknown_device_or_runtime_is_refused(arguments: dict[str, str], exported: Path) -> None:
+    with pytest.raises(XmrError, match="'abacus' is unknown; one of auto"):
+        Model.open(exported, **arguments)
+
+
+def test_a_modality_the_model_lacks_is_refused(model: Model) -> None:
+    with pytest.raises(XmrError, match="has no encoder for speech; it has image, sound, text"):
+        model.embed("speech", ["a.wav"])
+
+
+# what is embedded
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_embeddings_are_unit_rows_of_float32(n: int, model: Model, tmp_path: Path) -> None:
+    inputs = {
+        "image": [write_image(tmp_path / f"{seed}.png", seed) for seed in range(n)],
+        "sound": [write_sound(tmp_path / f"{seed}.wav", 1 + seed) for seed in range(n)],
+        "text": ["a red bell", "rain", "the dog barks in the rain"][:n],
+    }
+    for modality, items in inputs.items():
+        rows = model.embed(modality, items)
+        assert (rows.shape, rows.dtype) == ((n, model.dim), np.float32)
+        assert rows.flags.c_contiguous
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+
+
+def test_paths_strings_and_arrays_of_an_image_embed_alike(model: Model, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png")
+    [piece] = MODALITIES["image"].load(path, model.preprocessing["image"]).pieces
+    by_path, by_name, by_array = model.embed("image", [path, str(path), piece.array])
+    np.testing.assert_allclose(by_name, by_path, atol=1e-6)
+    np.testing.assert_allclose(by_array, by_path, atol=1e-6)
+
+
+def test_a_sentence_embeds_as_its_word_ids_and_as_a_file_of_it(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A red BELL!\n")
+    ids = MODALITIES["text"].load(tmp_path / "a.txt", model.preprocessing["text"]).pieces[0].array
+    rows = model.embed("text", ["a red bell", ids, tmp_path / "a.txt"])
+    np.testing.assert_allclose(rows, np.tile(rows[0], (3, 1)), atol=1e-6)
+
+
+def test_an_input_embeds_alone_as_among_others(model: Model) -> None:
+    sentences = ["rain", "a large red bell on a plain background", "the dog", "a siren"]
+    together = model.embed("text", sentences)
+    alone = np.concatenate([model.embed("text", [sentence]) for sentence in sentences])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_different_inputs_embed_differently(model: Model, tmp_path: Path) -> None:
+    one, other = model.embed("image", [write_image(tmp_path / f"{seed}.png", seed) for seed in (0, 1)])
+    assert float(one @ other) < 0.99999
+
+
+def test_a_long_sound_is_the_mean_of_its_windows(model: Model, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", 5.3)
+    pieces = MODALITIES["sound"].load(path, model.preprocessing["sound"]).pieces
+    assert len(pieces) == 3
+    mean = model.embed_arrays("sound", [piece.array for piece in pieces]).mean(axis=0)
+    short = write_sound(tmp_path / "b.wav", 1)
+    np.testing.assert_allclose(model.embed("sound", [short, path])[1], mean / np.linalg.norm(mean), atol=1e-6)
+
+
+@pytest.mark.parametrize("sentence", ["", "qwertz", "?!"])
+def test_a_sentence_without_a_known_word_is_refused(sentence: str, model: Model) -> None:
+    with pytest.raises(XmrError, match=r"none of its words is among the \d+ the model knows; word it otherwise"):
+        model.embed("text", ["a dog", sentence])
+
+
+@pytest.mark.parametrize(
+    ("modality", "content", "said"),
+    [("image", b"none", "no image"), ("sound", b"none", "no sound"), ("text", b"qwertz", "nothing in it")],
+)
+def test_a_file_that_cannot_be_embedded_is_named(
+    modality: str, content: bytes, said: str, model: Model, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(XmrError, match=f"{tmp_path}/a: {said}"):
+        model.embed(modality, [tmp_path / "a"])
+
+
+def test_a_file_that_is_missing_is_named(model: Model) -> None:
+    with pytest.raises(XmrError, match=r"/none\.jpg: cannot be read \(No such file or directory\)"):
+        model.embed("image", ["/none.jpg"])
+
+
+# the fingerprint
+
+
+def test_a_copy_has_the_same_fingerprint(model: Model, folder: Path) -> None:
+    edit_config(folder, lambda config: config.update(name="renamed", recipe="other", metrics=None))
+    assert Model.open(folder).fingerprint == model.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config["modalities"]["image"]["preprocessing"].update(resize="crop"),
+        lambda config: config["modalities"]["sound"]["preprocessing"].update(hop_s=1.0),
+        lambda config: config["modalities"].pop("sound"),
+        lambda config: config.update(dim=config["dim"] + 1),
+    ],
+)
+def test_the_fingerprint_changes_with_what_changes_the_embeddings(change: Edit, model: Model, folder: Path) -> None:
+    edit_config(folder, change)
+    assert Model.open(folder).fingerprint != model.fingerprint
+
+
+def test_the_fingerprint_changes_with_the_vocabulary(model: Model, folder: Path) -> None:
+    with (folder / "vocab.txt").open("a") as file:
+        file.write("anotherword\n")
+    edit_config(folder, lambda config: config["sha256"].update({"vocab.txt": sha256_of(folder / "vocab.txt")}))
+    assert Model.open(folder).fingerprint != model.fingerprint

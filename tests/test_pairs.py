@@ -1,0 +1,133 @@
+"""Batches of pairs: a function of the seed and the step, every pair in its turn."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xmr.engine.media import text
+from xmr.train.config import TrainConfig, load_config
+from xmr.train.datasets import Row
+from xmr.train.model import AlignedModel
+from xmr.train.pairs import PairBatches, Store, load_store, make_batches
+from xmr.train.words import Words
+
+ROWS = [
+    Row(
+        str(number), "train", files={"image": Path(f"{number}.png")}, captions=tuple(f"{number}.{c}" for c in range(3))
+    )
+    for number in range(10)
+]
+
+
+def image_text(batch_size: int = 3, seed: int = 0) -> PairBatches:
+    return PairBatches("image", "text", ROWS, batch_size, seed)
+
+
+def epoch_of(batches: PairBatches, epoch: int) -> list[Path]:
+    steps = range(epoch * batches.n_steps, (epoch + 1) * batches.n_steps)
+    return [image for step in steps for image in batches.at(step)[0]]
+
+
+def test_a_step_is_the_same_whatever_was_asked_before() -> None:
+    straight = image_text()
+    expected = [straight.at(step) for step in range(12)]
+    for step in (11, 0, 7, 7, 3, 10):
+        images, captions, ids = image_text().at(step)
+        assert (images, captions) == expected[step][:2]
+        assert torch.equal(ids, expected[step][2])
+        assert straight.at(step)[:2] == expected[step][:2]
+
+
+def test_another_seed_draws_another_order() -> None:
+    assert epoch_of(image_text(seed=1), 0) != epoch_of(image_text(seed=0), 0)
+
+
+def test_two_kinds_of_the_same_rows_are_drawn_apart() -> None:
+    text_image = PairBatches("text", "image", ROWS, 3, 0)
+    assert text_image.at(0)[1] != image_text().at(0)[0]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_every_pair_comes_once_an_epoch(epoch: int) -> None:
+    assert sorted(epoch_of(image_text(batch_size=5), epoch)) == [row.files["image"] for row in ROWS]
+
+
+def test_the_order_changes_with_the_epoch() -> None:
+    assert epoch_of(image_text(batch_size=5), 0) != epoch_of(image_text(batch_size=5), 1)
+
+
+def test_the_rest_that_fills_no_batch_has_its_turn_later() -> None:
+    epochs = [epoch_of(image_text(batch_size=4), epoch) for epoch in range(10)]
+    assert [len(set(images)) for images in epochs] == [8] * 10
+    assert set.union(*map(set, epochs)) == {row.files["image"] for row in ROWS}
+
+
+def test_fewer_pairs_than_a_batch_are_one_batch() -> None:
+    batches = image_text(batch_size=64)
+    assert batches.n_steps == 1
+    assert len(batches.at(3)[0]) == 10
+
+
+def test_a_caption_is_one_of_its_row_and_varies() -> None:
+    batches = image_text(batch_size=10)
+    seen = Counter()
+    for step in range(60):
+        images, captions, _ = batches.at(step)
+        assert [image.stem for image in images] == [caption.split(".")[0] for caption in captions]
+        seen.update(captions)
+    assert len(seen) == 30
+    assert min(seen.values()) >= 5  # of 20 expected
+
+
+def test_ids_number_what_belongs_together() -> None:
+    labels = ["dog", "rain", "dog"]
+    rows = [Row(str(place), "train", label, {"image": Path("a")}, ("a",)) for place, label in enumerate(labels)]
+    assert PairBatches("image", "text", rows, 3, 0).ids.tolist() == [0, 1, 0]
+
+
+def test_there_is_a_kind_for_every_two_modalities_that_rows_pair() -> None:
+    full = Row("f", "train", files={"image": Path("i"), "sound": Path("s")}, captions=("c",))
+    silent = Row("q", "train", files={"image": Path("j")}, captions=("d",))
+    kinds = make_batches([full, silent, full, silent], ["image", "sound", "text"], 2, 0)
+    assert {kind.name: len(kind.rows) for kind in kinds} == {"image-sound": 2, "image-text": 4, "sound-text": 2}
+
+
+def test_a_single_pair_has_no_negatives_and_is_left_out() -> None:
+    heard = Row("s", "train", files={"image": Path("i"), "sound": Path("s")})
+    assert [kind.name for kind in make_batches([*ROWS, heard], ["image", "sound", "text"], 4, 0)] == ["image-text"]
+
+
+def test_sentences_become_padded_ids() -> None:
+    store = Store({}, text.Preprocessing(max_words=3, vocabulary=("dog", "a")))
+    ids = store.inputs("text", ["A dog", "", "a a a a", "cats"])
+    assert ids.tolist() == [[2, 1, 0], [0, 0, 0], [2, 2, 2], [0, 0, 0]]
+
+
+def tiny_config() -> TrainConfig:
+    settings = ["encoders.image.size=8", "encoders.image.channels=[4]", "encoders.text.channels=[4]", "width=4"]
+    return load_config(None, recipe="quick", assignments=[*settings, "head.hidden=[4]"])
+
+
+def test_rows_of_unreadable_files_are_left_out_and_named(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.new("RGB", (9, 9), "red").save(good)
+    bad.write_bytes(b"no picture")
+    rows = [Row(path.stem, "train", files={"image": path}, captions=("a dog",)) for path in (good, bad)]
+    model = AlignedModel(tiny_config(), Words(("a", "dog"), np.zeros((3, 4), dtype=np.float32)))
+    label_of_bar: list[str] = []
+
+    def progress(label: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        label_of_bar.append(label)
+        return nullcontext(lambda done, total: None)
+
+    store, readable, errors = load_store(model, rows, tmp_path / "cache", torch.device("cpu"), progress)
+    assert [row.id for row in readable] == ["good"]
+    assert [error.partition(":")[0] for error in errors] == [str(bad)]
+    assert label_of_bar == ["image features", "sound features"]
+    assert store.inputs("image", [good, good]).shape == (2, 8, 8, 3)

@@ -1,0 +1,43 @@
+"""The workspace is the nearest folder upwards that holds xmr.toml or .xmr/."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xmr.engine import workspace
+
+
+@pytest.mark.parametrize(
+    "make_mark", [lambda folder: (folder / "xmr.toml").touch(), lambda folder: (folder / ".xmr").mkdir()]
+)
+def test_the_root_is_found_from_below(make_mark: Callable[[Path], None], tmp_path: Path) -> None:
+    make_mark(tmp_path)
+    below = tmp_path / "corpus" / "images"
+    below.mkdir(parents=True)
+    assert workspace.find_root(below) == workspace.find_root(tmp_path) == tmp_path
+
+
+def test_the_nearest_root_wins(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b"
+    (inner / "c").mkdir(parents=True)
+    (tmp_path / "xmr.toml").touch()
+    (inner / "xmr.toml").touch()
+    assert workspace.find_root(inner / "c") == inner
+    assert workspace.find_root(tmp_path / "a") == tmp_path
+
+
+def test_without_a_workspace_the_folder_itself_is_the_root(tmp_path: Path) -> None:
+    (tmp_path / "xmr.toml").mkdir()  # a folder of that name is no workspace
+    (tmp_path / ".xmr").touch()
+    assert workspace.find_root(tmp_path) == tmp_path
+    (tmp_path / "a").mkdir()
+    assert workspace.find_root(tmp_path / "a") == tmp_path / "a"
+
+
+def test_defaults_lie_under_the_root_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "xmr.toml").touch()
+    (tmp_path / "corpus").mkdir()
+    monkeypatch.chdir(tmp_path / "corpus")
+    assert workspace.config_path() == tmp_path / "xmr.toml"
+    assert workspace.default_folder("index") == tmp_path / ".xmr" / "index"
