@@ -24,8 +24,9 @@ from xmr.train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from xmr.train.config import TrainConfig, load_config
+from xmr.train.config import load_config
 from xmr.train.model import AlignedModel
+from xmr.train.settings import TrainConfig
 from xmr.train.words import Words
 
 STATE = {"step": 3, "epoch": 1, "n_epochs": 2, "best": 12.5, "metrics": {"val": [{"query": "image", "mAP": 50.0}]}}

@@ -42,7 +42,9 @@ def test_init_writes_settings_and_leaves_old_ones_alone(tmp_path: Path) -> None:
 
 def test_train_writes_checkpoint_metrics_and_curves(finished_world: Path) -> None:
     folder = finished_world / ".xmr" / "checkpoint"
-    assert {"last.safetensors", "best.safetensors", "config.toml", "metrics.jsonl"} <= {p.name for p in folder.iterdir()}
+    assert {"last.safetensors", "best.safetensors", "config.toml", "metrics.jsonl"} <= {
+        p.name for p in folder.iterdir()
+    }
     records = lines((folder / "metrics.jsonl").read_text())
     assert [record["epoch"] for record in records if "val" in record] == [1, 2]
     assert list((folder / "tensorboard").glob("events.*"))

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from xmr.engine.errors import XmrError
-from xmr.train.config import TrainConfig, dump_config, explained_config, load_config, parse_config, recipe_names
+from xmr.train.config import dump_config, explained_config, load_config, parse_config, recipe_names
+from xmr.train.settings import TrainConfig
 
 RECIPES = recipe_names()
 

@@ -19,12 +19,12 @@ from xmr.engine.media.decode import Task, decode
 from xmr.engine.model import CLASS_PROBABILITIES, UNIT_EMBEDDING, Model, fingerprint
 from xmr.train import export as export_module
 from xmr.train.checkpoint import Checkpoint, best_of, load_checkpoint, restore_model
-from xmr.train.config import HeadSettings
 from xmr.train.datasets import read_rows, select
 from xmr.train.encoders import SoundNetTrunk
 from xmr.train.export import Parity, ServedHead, default_name, export
 from xmr.train.model import AlignedModel, Head
 from xmr.train.onnx_network import to_onnx
+from xmr.train.settings import HeadSettings
 
 GATE = 0.9999  # smallest cosine that is promised between torch and float32 ONNX
 MODALITY_NAMES = ("image", "sound", "text")

@@ -24,9 +24,9 @@ from xmr.engine.errors import XmrError
 from xmr.engine.info import CHECKPOINT_NAME
 from xmr.train import fit as fit_module
 from xmr.train.checkpoint import BEST_NAME, load_checkpoint
-from xmr.train.config import TrainConfig
 from xmr.train.encoders import TimmImage
 from xmr.train.fit import LOSSES, METRICS_NAME, fit
+from xmr.train.settings import TrainConfig
 
 STEPS_PER_EPOCH, N_STEPS = 6, 24
 STEPS = range(1, N_STEPS + 1)

@@ -16,13 +16,15 @@ MODULES = sorted(
 )
 LEAVES = {"errors", "media", "metrics", "terminal", "workspace"}
 FILES = LEAVES | {"runtime", "trt", "corpus"}
-ENGINE_ROOMS = FILES | {"model", "embed", "index", "search", "localize", "info"}
-MAY_IMPORT = (
-    dict.fromkeys(LEAVES, {"errors", "media"})
-    | dict.fromkeys(FILES - LEAVES, FILES)
-    | dict.fromkeys(ENGINE_ROOMS - FILES, ENGINE_ROOMS)
-    | {"search": ENGINE_ROOMS | {"_topk", "_topk_cuda"}, "cli": ENGINE_ROOMS, "serve": ENGINE_ROOMS}
-)
+ROOMS = FILES | {"model", "embed", "index", "search", "localize", "info"}
+MAY_IMPORT = {
+    **{leaf: {"errors", "media"} for leaf in LEAVES},
+    **dict.fromkeys(FILES - LEAVES, FILES),
+    **dict.fromkeys(ROOMS - FILES, ROOMS),
+    "search": ROOMS | {"_topk", "_topk_cuda"},
+    "cli": ROOMS,
+    "serve": ROOMS,
+}
 TRAIN_MAY_IMPORT = {"errors", "media", "metrics", "model", "search", "trt", "info", "terminal", "workspace"}
 
 

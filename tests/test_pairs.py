@@ -11,16 +11,15 @@ import torch
 from PIL import Image
 
 from xmr.engine.media import text
-from xmr.train.config import TrainConfig, load_config
+from xmr.train.config import load_config
 from xmr.train.datasets import Row
 from xmr.train.model import AlignedModel
 from xmr.train.pairs import PairBatches, Store, load_store, make_batches
+from xmr.train.settings import TrainConfig
 from xmr.train.words import Words
 
 ROWS = [
-    Row(
-        str(number), "train", files={"image": Path(f"{number}.png")}, captions=tuple(f"{number}.{c}" for c in range(3))
-    )
+    Row(str(number), "train", files={"image": Path(f"{number}.png")}, captions=tuple(f"{number}.{c}" for c in range(3)))
     for number in range(10)
 ]
 

@@ -1,6 +1,7 @@
 """Exact top-k: the same rows as a float64 brute force, whatever the size, the threads or the ties."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,14 +32,9 @@ def brute_force(
 
 
 def assert_is_brute_force(
-    queries: Floats,
-    gallery: Floats,
-    k: int,
-    allow: NDArray[np.bool_] | None = None,
-    threads: int = 0,
-    isa: str = "auto",
+    queries: Floats, gallery: Floats, k: int, allow: NDArray[np.bool_] | None = None, **options: Any
 ) -> None:
-    scores, rows = top_k(queries, gallery, k, allow=allow, threads=threads, isa=isa)
+    scores, rows = top_k(queries, gallery, k, allow=allow, **options)
     expected_scores, expected_rows = brute_force(queries, gallery, k, allow)
     assert (scores.dtype, rows.dtype) == (np.float32, np.int64)
     np.testing.assert_array_equal(rows, expected_rows)
@@ -82,7 +78,7 @@ def test_top_k_is_the_brute_force_where_scores_tie(isa: str, data: st.DataObject
     gallery = data.draw(arrays(np.float32, (rows, dim), elements=small))
     allow = data.draw(st.none() | arrays(np.bool_, rows))
     threads = data.draw(st.sampled_from([0, 1, 2, 7]))
-    assert_is_brute_force(queries, gallery, data.draw(st.integers(1, 160)), allow, threads, isa)
+    assert_is_brute_force(queries, gallery, data.draw(st.integers(1, 160)), allow, threads=threads, isa=isa)
 
 
 def test_equal_rows_come_by_their_number() -> None:

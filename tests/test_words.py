@@ -7,7 +7,7 @@ import pytest
 from gensim.models import KeyedVectors
 
 from xmr.engine.errors import XmrError
-from xmr.train.config import WordSettings
+from xmr.train.settings import WordSettings
 from xmr.train.words import make_words
 
 CAPTIONS = ["A dog barks.", "the dog sleeps", "A red bell", "a bell, a siren!"] * 3

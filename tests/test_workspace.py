@@ -8,11 +8,9 @@ import pytest
 from xmr.engine import workspace
 
 
-@pytest.mark.parametrize(
-    "make_mark", [lambda folder: (folder / "xmr.toml").touch(), lambda folder: (folder / ".xmr").mkdir()]
-)
-def test_the_root_is_found_from_below(make_mark: Callable[[Path], None], tmp_path: Path) -> None:
-    make_mark(tmp_path)
+@pytest.mark.parametrize(("mark", "make"), [("xmr.toml", Path.touch), (".xmr", Path.mkdir)])
+def test_the_root_is_found_from_below(mark: str, make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / mark)
     below = tmp_path / "corpus" / "images"
     below.mkdir(parents=True)
     assert workspace.find_root(below) == workspace.find_root(tmp_path) == tmp_path

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from xmr.engine.errors import XmrError
 from xmr.engine.info import CHECKPOINT_NAME, read_checkpoint_state
-from xmr.train.config import TrainConfig, dump_config, parse_config
+from xmr.train.config import dump_config, parse_config
 from xmr.train.model import AlignedModel
+from xmr.train.settings import TrainConfig
 from xmr.train.words import NO_WORDS, Words
 
 FORMAT = 1

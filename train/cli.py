@@ -1,14 +1,18 @@
 """The commands that make, train, evaluate and export a model. What needs torch is imported when a command runs."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xmr.engine import terminal, workspace
 from xmr.engine.errors import UsageError, XmrError
+
+if TYPE_CHECKING:
+    from xmr.train.settings import TrainConfig
 
 CheckpointOption = Annotated[
     Path | None, typer.Option("--checkpoint", help="Checkpoint folder; default .xmr/checkpoint.")
@@ -30,7 +34,6 @@ def init(
 
     Example: xmr init --sample demo
     """
-    _need_torch()
     from xmr.train.config import explained_config
 
     settings = folder / workspace.CONFIG_NAME
@@ -67,32 +70,19 @@ def train(
 
     Example: xmr train --set epochs=5
     """
-    _need_torch()
     _check_device(device)
+    if resume and (recipe or data or assignments or overwrite):
+        raise UsageError("--resume goes on with the checkpoint's own settings; drop the other options, or --resume")
+    config = None if resume else _read_settings(recipe, data or [], assignments or [])
+    _need_torch()
     from xmr.engine.info import CHECKPOINT_NAME
     from xmr.train.checkpoint import load_checkpoint
-    from xmr.train.config import load_config
     from xmr.train.fit import fit
 
     folder = checkpoint or workspace.default_folder("checkpoint")
-    if resume:
-        if recipe or data or assignments or overwrite:
-            raise UsageError("--resume goes on with the checkpoint's own settings; drop the other options, or --resume")
-        config = load_checkpoint(folder / CHECKPOINT_NAME).config
-    else:
-        settings = workspace.config_path()
-        if not settings.is_file() and not (recipe and data):
-            raise XmrError(f"{Path.cwd()}: no xmr.toml here; start with `xmr init`, or give --recipe and --data")
-        named = [f"data={_toml_list(data)}"] if data else []
-        config = load_config(settings, recipe=recipe, assignments=[*named, *(assignments or [])])
-    results = fit(
-        config,
-        folder,
-        workspace.default_folder("cache"),
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-    )
+    config = config or load_checkpoint(folder / CHECKPOINT_NAME).config
+    cache = workspace.default_folder("cache")
+    results = fit(config, folder, cache, resume=resume, overwrite=overwrite, device=device)
     _print_retrieval(results)
     print(f"checkpoint in {terminal.shown_path(folder)}; next: xmr export")
 
@@ -160,6 +150,18 @@ def export(
 COMMANDS: dict[str, Callable[..., None]] = {"init": init, "train": train, "eval": evaluate, "export": export}
 
 
+def _read_settings(recipe: str | None, data: list[str], assignments: list[str]) -> "TrainConfig":
+    """The workspace's settings and what the command line adds; read without torch, so that a slip shows at once."""
+    from xmr.train.config import load_config
+
+    settings = workspace.config_path()
+    if not settings.is_file() and not (recipe and data):
+        raise XmrError(f"{Path.cwd()}: no xmr.toml here; start with `xmr init`, or give --recipe and --data")
+    sources = json.dumps([str(Path(source).absolute()) for source in data])  # as a TOML list
+    named = [f"data={sources}"] if data else []
+    return load_config(settings, recipe=recipe, assignments=[*named, *assignments])
+
+
 def _need_torch() -> None:
     from importlib.util import find_spec
 
@@ -171,12 +173,6 @@ def _need_torch() -> None:
 def _check_device(device: str) -> None:
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device} is unknown; one of auto, cpu, cuda")
-
-
-def _toml_list(sources: list[str]) -> str:
-    import json
-
-    return json.dumps([str(Path(source).absolute()) for source in sources])
 
 
 def _print_retrieval(results: list[dict[str, Any]]) -> None:

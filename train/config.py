@@ -1,87 +1,20 @@
-"""How a model is trained: one tree of frozen settings, read from a recipe, then from xmr.toml, then from --set.
-
-Each setting carries its meaning, from which `xmr init` writes an xmr.toml that explains itself.
-"""
+"""Reads the settings: from a recipe, then from xmr.toml, then from --set; and writes them."""
 
 import json
 import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import tomli_w
-
 from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
-from xmr.train.settings import PRETRAINED, setting
+from xmr.train.settings import ENCODER_SETTINGS, PRETRAINED, TrainConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 Settings = TypeVar("Settings")
-
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """The layers that all modalities share."""
-
-    hidden: tuple[int, ...] = setting(
-        (1024,), "widths of the fully connected layers; the last is the embedding's", at_least=1
-    )
-    relu_embedding: bool = setting(True, "compare the last layer after its ReLU (as published) or before it")
-    n_classes: int = setting(1000, "outputs of the class softmax; the teacher's number, 0: no class layer", at_least=0)
-    dropout: float = setting(
-        0.0, "share of the units dropped in front of each layer while training", at_least=0, below=1
-    )
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """What is minimised: a loss of pairs, and model transfer from the image encoder's own classifier."""
-
-    name: str = setting("ranking", "loss of pairs, a key of xmr.train.losses.LOSSES")
-    weight: float = setting(1.0, "of the loss of pairs", at_least=0)
-    margin: float = setting(0.2, "of ranking, in cosine", at_least=0)
-    temperature: float = setting(0.07, "of info_nce", at_least=1e-4)
-    transfer: float = setting(
-        0.0, "weight of model transfer, KL(teacher || class softmax) for every modality; 0: none", at_least=0
-    )
-
-
-@dataclass(frozen=True)
-class WordSettings:
-    """Word vectors: a word2vec file, or trained on the captions of the training rows."""
-
-    file: str = setting("", "word2vec file to load (.bin: binary, else text); empty: train on the captions")
-    n_words: int = setting(0, "most frequent words of the file to keep beside those of the captions", at_least=0)
-    dim: int = setting(300, "numbers a word, when trained here", at_least=1)
-    min_count: int = setting(2, "rarer words of the captions are left out", at_least=1)
-    epochs: int = setting(20, "passes over the captions", at_least=1)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what is trained."""
-
-    recipe: str = setting("quick", "the recipe these settings start from, a file of xmr/train/recipes")
-    data: tuple[str, ...] = setting(("pairs.jsonl",), "pairs.jsonl files, or folders that hold one")
-    seed: int = setting(0, "of weights, order and dropout", at_least=0)
-    epochs: int = setting(20, "passes over the largest kind of pair", at_least=1)
-    batch_size: int = setting(128, "pairs of each kind (image-text, image-sound) in a step", at_least=2)
-    learning_rate: float = setting(1e-3, "of AdamW, at its highest", at_least=0)
-    weight_decay: float = setting(0.01, "of AdamW", at_least=0)
-    warmup_steps: int = setting(50, "steps in which the learning rate rises from 0", at_least=0)
-    schedule: Literal["cosine", "constant"] = setting("cosine", "of the learning rate after the warm-up")
-    eval_every: int = setting(
-        1, "epochs from one evaluation on the val rows to the next; the last is always evaluated", at_least=1
-    )
-    clip_norm: float = setting(0.0, "gradients are scaled down to this norm; 0: never", at_least=0)
-    width: int = setting(1024, "numbers that every encoder hands to the shared head", at_least=1)
-    encoders: dict[str, Any] = field(default_factory=dict)  # modality -> the Settings of its encoder
-    head: HeadSettings = field(default_factory=HeadSettings)
-    loss: LossSettings = field(default_factory=LossSettings)
-    words: WordSettings = field(default_factory=WordSettings)
 
 
 def recipe_names() -> list[str]:
@@ -119,6 +52,8 @@ def parse_config(table: Mapping[str, Any]) -> TrainConfig:
 
 def dump_config(config: TrainConfig) -> str:
     """The settings as TOML that `load_config` reads back."""
+    import tomli_w  # here, so that `xmr init` does without the train extra
+
     return tomli_w.dumps(_without_tuples(asdict(config)))
 
 
@@ -209,18 +144,16 @@ def _merged_encoders(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict
 
 
 def _parse_encoder(modality: str, settings: object) -> Any:
-    from xmr.train.encoders import ENCODERS
-
     where = f"encoders.{modality}"
     if modality not in MODALITIES:
         raise XmrError(f"{where}: unknown modality; there are {', '.join(MODALITIES)}")
-    found = settings.get("name") if isinstance(settings, Mapping) else settings
-    if not isinstance(settings, Mapping) or not isinstance(found, str) or found not in ENCODERS:
-        raise XmrError(f"{where}.name: {found!r} found; encoders are {', '.join(ENCODERS)}")
-    encoder = ENCODERS[found]
-    if MODALITIES[modality].preprocessing is not encoder.preprocessing_type:
-        raise XmrError(f"{where}.name: encoder {found} is not made for {modality}; choose another")
-    return _parse(encoder.Settings, settings, f"{where}.")
+    if not isinstance(settings, Mapping) or settings.get("name") not in ENCODER_SETTINGS:
+        found = settings.get("name") if isinstance(settings, Mapping) else settings
+        raise XmrError(f"{where}.name: {found!r} found; encoders are {', '.join(ENCODER_SETTINGS)}")
+    known = ENCODER_SETTINGS[settings["name"]]
+    if MODALITIES[modality].medium != known.medium:
+        raise XmrError(f"{where}.name: encoder {settings['name']} is not made for {modality}; choose another")
+    return _parse(known, settings, f"{where}.")
 
 
 def _parse(cls: type[Settings], table: Mapping[str, Any], where: str) -> Settings:

@@ -5,9 +5,8 @@ that learns from the first layer on has an empty frozen part, and what is cached
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +18,20 @@ from torch.nn import functional
 
 from xmr.engine.errors import XmrError
 from xmr.engine.media import image, sound, text
-from xmr.train.settings import PRETRAINED, setting
+from xmr.train.settings import (
+    PRETRAINED,
+    ConvnetSettings,
+    SoundNetSettings,
+    SpectrogramSettings,
+    TimmSettings,
+    WordConvSettings,
+)
 from xmr.train.words import Words
 
 
 class Encoder(nn.Module):
     """What all encoders share: raw batch -> `frozen` -> features -> `trained` -> (n, width)."""
 
-    preprocessing_type: ClassVar[type[Any]]
     preprocessing: Any  # how files become the raw batch
     frozen: nn.Module
     trained: nn.Module
@@ -55,22 +60,9 @@ class Encoder(nn.Module):
 class TimmImage(Encoder):
     """A pretrained image network of timm, frozen up to its pooled features, then one layer to the head's width."""
 
-    preprocessing_type = image.Preprocessing
+    Settings = TimmSettings
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Of TimmImage."""
-
-        name: str = setting("timm", "a pretrained network of the timm library, frozen")
-        model: str = setting("tf_efficientnet_lite0", "its name in timm")
-        weights: str = setting(
-            PRETRAINED, "safetensors file with its weights, pretrained: download them, empty: random"
-        )
-        size: int = setting(224, "pixels, each side", at_least=8)
-        resize: Literal["squash", "crop"] = setting("squash", "the whole picture to a square, or its centre square")
-        dropout: float = setting(0.0, "share of the pooled features dropped while training", at_least=0, below=1)
-
-    def __init__(self, settings: Settings, width: int, words: Words) -> None:
+    def __init__(self, settings: TimmSettings, width: int, words: Words) -> None:
         super().__init__()
         import timm
 
@@ -91,20 +83,9 @@ class TimmImage(Encoder):
 class ConvImage(Encoder):
     """Convolutions and maxima from the pixels on, trained from scratch: for small worlds."""
 
-    preprocessing_type = image.Preprocessing
+    Settings = ConvnetSettings
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Of ConvImage."""
-
-        name: str = setting("convnet", "a small convolutional network, trained from scratch")
-        size: int = setting(64, "pixels, each side", at_least=8)
-        resize: Literal["squash", "crop"] = setting("squash", "the whole picture to a square, or its centre square")
-        channels: tuple[int, ...] = setting(
-            (16, 32, 64, 128), "of each layer; every layer halves the picture", at_least=1
-        )
-
-    def __init__(self, settings: Settings, width: int, words: Words) -> None:
+    def __init__(self, settings: ConvnetSettings, width: int, words: Words) -> None:
         super().__init__()
         self.preprocessing = image.Preprocessing(size=settings.size, resize=settings.resize)
         layers: list[nn.Module] = [ScalePixels((0.5,) * 3, (0.25,) * 3)]
@@ -124,20 +105,9 @@ class ConvImage(Encoder):
 class SoundNet(Encoder):
     """SoundNet's convolutions (Aytar, Vondrick, Torralba 2016), frozen; log(1 + mean over time) of some layers."""
 
-    preprocessing_type = sound.Preprocessing
+    Settings = SoundNetSettings
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Of SoundNet."""
-
-        name: str = setting("soundnet", "SoundNet's convolutions, frozen, and a layer on top")
-        weights: str = setting("", "safetensors file with its weights; empty: random")
-        layers: tuple[int, ...] = setting((5, 6), "convolutions whose pooled outputs are used", at_least=1)
-        window_s: float = setting(5.0, "seconds of a window", at_least=0.1)
-        hidden: int = setting(0, "units of a layer between SoundNet and the head; 0: none", at_least=0)
-        dropout: float = setting(0.0, "share of the pooled features dropped while training", at_least=0, below=1)
-
-    def __init__(self, settings: Settings, width: int, words: Words) -> None:
+    def __init__(self, settings: SoundNetSettings, width: int, words: Words) -> None:
         super().__init__()
         self.preprocessing = sound.Preprocessing(22050, settings.window_s, settings.window_s)
         trunk = SoundNetTrunk(settings.layers)
@@ -151,22 +121,9 @@ class SoundNet(Encoder):
 class Spectrogram(Encoder):
     """Log-mel spectrogram made inside the network, then one-dimensional convolutions over time, from scratch."""
 
-    preprocessing_type = sound.Preprocessing
+    Settings = SpectrogramSettings
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Of Spectrogram."""
-
-        name: str = setting("spectrogram", "a log-mel spectrogram and convolutions over time, trained from scratch")
-        rate_hz: int = setting(22050, "samples a second", at_least=1000)
-        window_s: float = setting(2.0, "seconds of a window", at_least=0.1)
-        n_mels: int = setting(64, "bands of the spectrogram", at_least=1)
-        channels: tuple[int, ...] = setting(
-            (64, 64, 128, 128), "of each convolution; the first three halve the time", at_least=1
-        )
-        kernel: int = setting(5, "frames a convolution sees", at_least=1)
-
-    def __init__(self, settings: Settings, width: int, words: Words) -> None:
+    def __init__(self, settings: SpectrogramSettings, width: int, words: Words) -> None:
         super().__init__()
         self.preprocessing = sound.Preprocessing(settings.rate_hz, settings.window_s, settings.window_s)
         layers: list[nn.Module] = []
@@ -183,22 +140,9 @@ class Spectrogram(Encoder):
 class WordConv(Encoder):
     """Word vectors, one-dimensional convolutions over the words, the maximum over them (See, Hear and Read's text)."""
 
-    preprocessing_type = text.Preprocessing
+    Settings = WordConvSettings
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Of WordConv."""
-
-        name: str = setting("words", "word vectors and convolutions over the words")
-        max_words: int = setting(24, "words of a sentence that are read", at_least=1)
-        channels: tuple[int, ...] = setting((512,), "of each convolution", at_least=1)
-        kernel: int = setting(3, "words a convolution sees", at_least=1)
-        dropout: float = setting(
-            0.0, "share of the numbers dropped while training, of word vectors and of the maximum", at_least=0, below=1
-        )
-        finetune: bool = setting(True, "let the word vectors learn too")
-
-    def __init__(self, settings: Settings, width: int, words: Words) -> None:
+    def __init__(self, settings: WordConvSettings, width: int, words: Words) -> None:
         super().__init__()
         if settings.kernel % 2 == 0:
             raise XmrError(f"encoders.text.kernel: {settings.kernel} found, an odd number expected")
@@ -210,7 +154,7 @@ class WordConv(Encoder):
 class WordConvolutions(nn.Module):
     """(n, t) word ids -> (n, width); what stands behind a sentence's end does not change its features."""
 
-    def __init__(self, settings: WordConv.Settings, width: int, words: Words) -> None:
+    def __init__(self, settings: WordConvSettings, width: int, words: Words) -> None:
         super().__init__()
         vectors = torch.from_numpy(words.vectors)
         n_words, dim = vectors.shape

@@ -32,12 +32,13 @@ from xmr.train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from xmr.train.config import TrainConfig, dump_config
+from xmr.train.config import dump_config
 from xmr.train.datasets import Row, read_rows, select
 from xmr.train.evaluate import evaluate, mean_of_map
 from xmr.train.losses import LOSSES, kl_transfer
 from xmr.train.model import AlignedModel
 from xmr.train.pairs import PairBatches, Progress, Store, load_store, make_batches
+from xmr.train.settings import TrainConfig
 from xmr.train.words import NO_WORDS, make_words
 
 METRICS_NAME = "metrics.jsonl"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xmr.train.config import HeadSettings, TrainConfig
 from xmr.train.encoders import ENCODERS, Encoder
+from xmr.train.settings import HeadSettings, TrainConfig
 from xmr.train.words import Words
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xmr.engine.errors import XmrError
 from xmr.engine.media import text
-from xmr.train.config import WordSettings
+from xmr.train.settings import WordSettings
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as DecodeTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def _result(task: Task, future: Any) -> Decoded:
 @contextmanager
 def _holding_ctrl_c() -> Iterator[None]:
     """Ctrl-C waits, here and in the workers started inside, which would each print a traceback of their own."""
+    resource_tracker.ensure_running()  # it lets Ctrl-C through again when it starts, and a worker starts it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
