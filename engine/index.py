@@ -330,8 +330,8 @@ class Index:
     def _open_segment(self, name: str, n_rows: int) -> NDArray[np.float32]:
         path = self.folder / SEGMENTS_NAME / name
         try:
-            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-            if (vectors.shape, vectors.dtype) != ((n_rows, self.dim), np.float32):
+            vectors: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+            if vectors.shape != (n_rows, self.dim) or vectors.dtype != np.float32:
                 raise ValueError(f"{vectors.shape} {vectors.dtype} found, {(n_rows, self.dim)} float32 expected")
         except (OSError, EOFError, ValueError) as error:
             raise XmrError(f"{path}: a segment of the index cannot be read ({error}); index again elsewhere") from None

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -157,7 +158,7 @@ def _file_key(path: Path) -> FileKey:
 def _digest(encoder: Encoder) -> str:
     """Of all that the cached features depend on but the file: preprocessing, layers and weights of the frozen part."""
     content = hashlib.sha256(json.dumps(asdict(encoder.preprocessing), sort_keys=True).encode())
-    content.update(repr(encoder.frozen).encode())
+    content.update(f"{version('xmr')} {encoder.frozen!r}".encode())
     for name, tensor in encoder.frozen.state_dict().items():
         content.update(name.encode())
         content.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -80,7 +80,7 @@ def _promised_frames(file: soundfile.SoundFile) -> int:
     cut = CUT_SHORT.search(file.extra_info)
     if cut is None or int(cut[1]) == UNKNOWN_BYTES:
         return int(file.frames)
-    return round(file.frames * int(cut[1]) / max(1, int(cut[2])))
+    return round(int(file.frames) * int(cut[1]) / max(1, int(cut[2])))
 
 
 def _window_starts(n_samples: int, n_window: int, n_hop: int) -> list[int]:

@@ -1,0 +1,67 @@
+"""Every command of README.md runs: those of the demo by `make demo`, the others here."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, must_run, write_tiny_world
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(heading: str, language: str = "") -> list[str]:
+    """The fenced blocks of one section."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+
+
+def commands(block: str) -> list[str]:
+    """Its xmr lines, without the comments."""
+    return [line.split("  #")[0].strip() for line in block.splitlines() if line.startswith("xmr ")]
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """A user's own folder: photos/, clips/, notes.txt and pairs."""
+    write_tiny_world(tmp_path)
+    shutil.move(tmp_path / "corpus" / "images", tmp_path / "photos")
+    shutil.move(tmp_path / "corpus" / "sounds", tmp_path / "clips")
+    shutil.move(tmp_path / "corpus" / "notes.txt", tmp_path / "notes.txt")
+    shutil.copy(tmp_path / "query" / "dog.wav", tmp_path / "clips" / "bark.wav")
+    return tmp_path
+
+
+def test_the_demo_of_the_readme_is_that_of_make() -> None:
+    target = (ROOT / "Makefile").read_text().split("\ndemo: install\n")[1].split("\n\n")[0]
+    made = re.findall(r"\bxmr .*", target)
+    assert made == commands(blocks("Try it")[1])
+    assert commands(README.split("\n## ")[0].replace("$ ", ""))[0] in made
+
+
+def test_the_commands_for_own_media_run(media: Path) -> None:
+    init, *others = commands(blocks("Your own media")[0])
+    (media / "new").mkdir()
+    must_run(*shlex.split(init)[1:], cwd=media / "new")
+    for command in others:
+        extra = [part for setting in TINY for part in ("--set", setting)] if " --set " in command else []
+        # the command's own settings come last, so that they win
+        name, *arguments = shlex.split(command)[1:]
+        must_run(name, *extra, *arguments, cwd=media)
+
+
+def test_the_python_of_the_readme_runs(finished_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [code] = blocks("From Python", "python")
+    monkeypatch.chdir(finished_world)
+    rng = np.random.default_rng(0)
+    names = {"queries": rng.random((2, 8), np.float32), "vectors": rng.random((20, 8), np.float32)}
+    exec(code, names)
+    assert names["rows"].shape == (2, 10)
+
+
+def test_every_heading_of_make_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", blocks("Try it")[0], re.MULTILINE))
