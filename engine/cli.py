@@ -23,6 +23,12 @@ class Commands(TyperGroup):
         except XmrError as error:
             terminal.note(f"xmr: {error}")
             raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a full disk, a folder that may not be written
+            place = f"{error.filename}: " if error.filename else ""
+            terminal.note(f"xmr: {place}{error.strerror or error}; mend that and run the same command again")
+            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             terminal.note("xmr: interrupted; run the same command again to go on")
             raise typer.Exit(INTERRUPTED) from None

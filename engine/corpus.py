@@ -51,7 +51,10 @@ def scan(paths: Iterable[Path], media: Iterable[str]) -> Scan:
             if not _is_utf8(path):  # neither the catalog nor JSON can hold it
                 other["with a name that is not UTF-8"] += 1
                 continue
-            status = path.stat()
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # gone since it was listed
+                continue
             found[path] = CorpusFile(path, medium, status.st_size, status.st_mtime_ns)
     if not found:
         raise XmrError(f"{', '.join(map(str, roots))}: {_nothing_to_embed(other, wanted)}")

@@ -7,44 +7,28 @@ can be repeated.
 import fcntl
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xmr.engine.catalog import Catalog, Item, Segment
 from xmr.engine.corpus import CorpusFile, Scan
 from xmr.engine.embed import BATCH_SIZE, EmbeddedFile, EmbeddedItem, embed_files
 from xmr.engine.errors import XmrError
 from xmr.engine.model import Model, sha256_of
 from xmr.engine.search import Gallery, top_k
 
-FORMAT = 1
 CATALOG_NAME = "catalog.db"
 SEGMENTS_NAME = "segments"
 LOCK_NAME = "writer.lock"
 COMMIT_ITEMS = 4096  # a commit is made after so many items or seconds, at the end of a file
 COMMIT_S = 30.0
-BUSY_S = 30.0  # how long a reader waits for the catalog
-
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE segments (
-    id INTEGER PRIMARY KEY, file TEXT NOT NULL, modality TEXT NOT NULL, rows INTEGER NOT NULL, sha256 TEXT NOT NULL);
-CREATE TABLE items (
-    id INTEGER PRIMARY KEY, segment INTEGER NOT NULL REFERENCES segments, row INTEGER NOT NULL,
-    modality TEXT NOT NULL, path TEXT NOT NULL, start_s REAL, end_s REAL, text TEXT,
-    sha256 TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
-    metadata TEXT NOT NULL DEFAULT '{}', deleted INTEGER NOT NULL DEFAULT 0, UNIQUE (segment, row));
-CREATE INDEX items_of_path ON items (path) WHERE NOT deleted;
-CREATE TABLE skipped (path TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
-"""
-ITEM_COLUMNS = "segment, row, modality, path, start_s, end_s, text, sha256, size, mtime, metadata"
 
 
 @dataclass(frozen=True)
@@ -81,8 +65,8 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._catalog = _connect(folder / CATALOG_NAME)
-        self.meta = _read_meta(self._catalog, folder)
+        self._catalog = Catalog(folder / CATALOG_NAME)
+        self.meta = self._catalog.meta
 
     @classmethod
     def open(cls, folder: Path | str) -> "Index":
@@ -98,24 +82,17 @@ class Index:
         folder = Path(folder)
         _refuse_other_files(folder)
         (folder / SEGMENTS_NAME).mkdir(parents=True, exist_ok=True)
-        meta = {"format": FORMAT, "model": model.name, "fingerprint": model.fingerprint, "dim": model.dim}
         with _writer_lock(folder):
             if (folder / CATALOG_NAME).exists():
                 raise XmrError(f"{folder}: an index is there already; open it or choose another folder")
-            for left_over in folder.glob(f".{CATALOG_NAME}.*"):
-                left_over.unlink()
-            unborn = folder / f".{CATALOG_NAME}.{os.getpid()}"
-            with closing(_connect(unborn)) as catalog:
-                catalog.executescript(f"BEGIN;{SCHEMA}COMMIT;")
-                rows = [(key, str(value)) for key, value in meta.items()]
-                catalog.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-            unborn.replace(folder / CATALOG_NAME)
+            meta = {"model": model.name, "fingerprint": model.fingerprint, "dim": model.dim}
+            Catalog.create(folder / CATALOG_NAME, meta).close()
             _fsync_folder(folder)
         return cls(folder)
 
     def __len__(self) -> int:
         """Items that can be found."""
-        return int(self._catalog.execute("SELECT count(*) FROM items WHERE NOT deleted").fetchone()[0])
+        return sum(self.counts().values())
 
     def close(self) -> None:
         self._catalog.close()
@@ -126,12 +103,11 @@ class Index:
 
     def counts(self) -> dict[str, int]:
         """Items that can be found, by modality."""
-        rows = self._catalog.execute("SELECT modality, count(*) FROM items WHERE NOT deleted GROUP BY 1 ORDER BY 1")
-        return dict(rows.fetchall())
+        return self._catalog.counts()
 
     def skipped(self) -> dict[str, str]:
         """The files that could not be embedded, with the reason."""
-        return dict(self._catalog.execute("SELECT path, reason FROM skipped ORDER BY path").fetchall())
+        return self._catalog.skipped()
 
     def check_model(self, model: Model) -> None:
         """XmrError unless this index holds embeddings of exactly this model."""
@@ -155,8 +131,8 @@ class Index:
         was indexed first. XmrError for a modality that the index lacks.
         """
         queries = np.atleast_2d(query_vectors)
-        with self._snapshot():
-            segments = self._segments(self._modalities(to))
+        with self._catalog.snapshot():
+            segments = self._catalog.segments(self._modalities(to))
             found = [self._search_segment(segment, queries, k) for segment in segments]
             hits: list[Hit] = []
             for query in range(len(queries)):
@@ -211,26 +187,23 @@ class Index:
         for result in files:
             for item in result.items if result.error is None else []:
                 rows_of.setdefault(item.modality, []).append((result.file, item))
-        next_id = self._catalog.execute("SELECT coalesce(max(id), 0) + 1 FROM segments").fetchone()[0]
-        segments = [
-            self._write_segment(next_id + place, modality, rows)
-            for place, (modality, rows) in enumerate(rows_of.items())
+        numbers = count(self._catalog.next_segment())
+        segments = [self._write_segment(next(numbers), modality, rows) for modality, rows in rows_of.items()]
+        items = [
+            _catalog_item(segment.id, row, file, item, digests[file.path])
+            for segment in segments
+            for row, (file, item) in enumerate(rows_of[segment.modality])
         ]
-        with self._transaction():
+        with self._catalog.transaction():
             for result in files:
-                self._forget(str(result.file.path))
+                self._catalog.forget(str(result.file.path))
                 if result.error is not None:
-                    self._catalog.execute("INSERT INTO skipped VALUES (?, ?)", (str(result.file.path), result.error))
-            self._catalog.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?)", segments)
-            for segment, rows in zip(segments, rows_of.values(), strict=True):
-                values = [_item_row(segment[0], row, *pair, digests) for row, pair in enumerate(rows)]
-                self._catalog.executemany(f"INSERT INTO items ({ITEM_COLUMNS}) VALUES ({'?, ' * 10}?)", values)
+                    self._catalog.skip(str(result.file.path), result.error)
+            self._catalog.add(segments, items)
         for result in files:
             _count(summary, result)
 
-    def _write_segment(
-        self, number: int, modality: str, rows: list[tuple[CorpusFile, EmbeddedItem]]
-    ) -> tuple[int, str, str, int, str]:
+    def _write_segment(self, number: int, modality: str, rows: list[tuple[CorpusFile, EmbeddedItem]]) -> Segment:
         vectors = np.stack([item.vector for _, item in rows if item.vector is not None])
         path = self.folder / SEGMENTS_NAME / f"{number:06d}.f32.npy"
         unborn = path.with_name(f".{path.name}.{os.getpid()}")
@@ -241,51 +214,38 @@ class Index:
         digest = sha256_of(unborn)
         unborn.replace(path)
         _fsync_folder(path.parent)
-        return number, path.name, modality, len(vectors), digest
+        return Segment(number, path.name, modality, len(vectors), digest)
 
     def _changed_files(self, files: Sequence[CorpusFile]) -> list[CorpusFile]:
         """Files the index does not hold as they are now; one that was only touched gets its new time noted."""
-        known = {
-            path: (size, mtime, digest)
-            for path, size, mtime, digest in self._catalog.execute(
-                "SELECT DISTINCT path, size, mtime, sha256 FROM items WHERE NOT deleted"
-            )
-        }
-        changed, touched = [], []
-        for file in files:
-            size, mtime, digest = known.get(str(file.path), (None, None, None))
-            if (size, mtime) == (file.size_bytes, file.mtime_ns):
-                continue
-            if size == file.size_bytes and sha256_of(file.path) == digest:
-                touched.append((file.mtime_ns, str(file.path)))
-                continue
-            changed.append(file)
-        with self._transaction():
-            self._catalog.executemany("UPDATE items SET mtime = ? WHERE path = ? AND NOT deleted", touched)
+        known = self._catalog.files()
+        changed = []
+        with self._catalog.transaction():
+            for file in files:
+                size, mtime, digest = known.get(str(file.path), (None, None, None))
+                if (size, mtime) == (file.size_bytes, file.mtime_ns):
+                    continue
+                if size == file.size_bytes and file.path.is_file() and sha256_of(file.path) == digest:
+                    self._catalog.touch(str(file.path), file.mtime_ns)
+                    continue
+                changed.append(file)
         return changed
 
     def _remove_vanished(self, corpus: Scan) -> int:
         present = {str(file.path) for file in corpus.files}
-        listed = self._catalog.execute(
-            "SELECT DISTINCT path FROM items WHERE NOT deleted UNION SELECT path FROM skipped"
-        ).fetchall()
         vanished = [
             path
-            for (path,) in listed
+            for path in self._catalog.files().keys() | self._catalog.skipped().keys()
             if path not in present and any(Path(path).is_relative_to(root) for root in corpus.roots)
         ]
-        with self._transaction():
+        with self._catalog.transaction():
             for path in vanished:
-                self._forget(path)
+                self._catalog.forget(path)
         return len(vanished)
-
-    def _forget(self, path: str) -> None:
-        self._catalog.execute("UPDATE items SET deleted = 1 WHERE path = ? AND NOT deleted", (path,))
-        self._catalog.execute("DELETE FROM skipped WHERE path = ?", (path,))
 
     def _drop_orphans(self) -> None:
         """Segment files that an interrupted writer left without making them visible."""
-        known = {name for (name,) in self._catalog.execute("SELECT file FROM segments")}
+        known = {segment.file for segment in self._catalog.segments()}
         for path in (self.folder / SEGMENTS_NAME).iterdir():
             if path.name not in known:
                 path.unlink()
@@ -301,24 +261,12 @@ class Index:
                 )
         return wanted
 
-    def _segments(self, modalities: Sequence[str]) -> list[tuple[int, str, int]]:
-        marks = ", ".join("?" * len(modalities))
-        rows = self._catalog.execute(
-            f"SELECT id, file, rows FROM segments WHERE modality IN ({marks}) ORDER BY id", list(modalities)
-        )
-        return rows.fetchall()
-
-    def _search_segment(
-        self, segment: tuple[int, str, int], queries: NDArray[np.float32], k: int
-    ) -> list[list[tuple[float, int]]]:
+    def _search_segment(self, segment: Segment, queries: NDArray[np.float32], k: int) -> list[list[tuple[float, int]]]:
         """Per query the best (score, item id) of one segment."""
-        number, name, n_rows = segment
-        vectors = self._open_segment(name, n_rows)
+        vectors = self._open_segment(segment)
         live = np.zeros(len(vectors), dtype=np.bool_)
         id_of_row = np.zeros(len(vectors), dtype=np.int64)
-        for row, item in self._catalog.execute(
-            "SELECT row, id FROM items WHERE segment = ? AND NOT deleted", (number,)
-        ):
+        for row, item in self._catalog.live_rows(segment.id):
             live[row], id_of_row[row] = True, item
         # segments were written by `add`, whose rows are finite: the check of Gallery.encode would read them all
         scores, rows = top_k(queries, Gallery(vectors), k, allow=live)
@@ -327,63 +275,21 @@ class Index:
             for pair in zip(scores, rows, strict=True)
         ]
 
-    def _open_segment(self, name: str, n_rows: int) -> NDArray[np.float32]:
-        path = self.folder / SEGMENTS_NAME / name
+    def _open_segment(self, segment: Segment) -> NDArray[np.float32]:
+        path = self.folder / SEGMENTS_NAME / segment.file
         try:
             vectors: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-            if vectors.shape != (n_rows, self.dim) or vectors.dtype != np.float32:
-                raise ValueError(f"{vectors.shape} {vectors.dtype} found, {(n_rows, self.dim)} float32 expected")
+            if vectors.shape != (segment.rows, self.dim) or vectors.dtype != np.float32:
+                raise ValueError(f"{vectors.shape} {vectors.dtype} found, {(segment.rows, self.dim)} float32 expected")
         except (OSError, EOFError, ValueError) as error:
             raise XmrError(f"{path}: a segment of the index cannot be read ({error}); index again elsewhere") from None
         return vectors
 
-    def _hit(self, query: int, rank: int, score: float, item: int) -> Hit:
-        modality, path, start_s, end_s, text, metadata = self._catalog.execute(
-            "SELECT modality, path, start_s, end_s, text, metadata FROM items WHERE id = ?", (item,)
-        ).fetchone()
-        line = json.loads(metadata).get("line")
-        return Hit(query, rank, score, modality, path, start_s, end_s, text, item, line)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._catalog.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._catalog.execute("COMMIT")
-        except BaseException:
-            if self._catalog.in_transaction:  # SQLite itself rolls back after some errors
-                self._catalog.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[None]:
-        """Everything read inside sees one committed version."""
-        self._catalog.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._catalog.execute("ROLLBACK")
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    catalog = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-    try:
-        catalog.execute("PRAGMA journal_mode = WAL")
-        catalog.execute("PRAGMA synchronous = FULL")
-    except sqlite3.DatabaseError as error:
-        catalog.close()
-        raise XmrError(f"{path}: no catalog that SQLite can read ({error}); index again into another folder") from None
-    return catalog
-
-
-def _read_meta(catalog: sqlite3.Connection, folder: Path) -> dict[str, str]:
-    try:
-        meta = dict(catalog.execute("SELECT key, value FROM meta").fetchall())
-    except sqlite3.DatabaseError as error:
-        raise XmrError(f"{folder}: its catalog is damaged ({error}); index again into another folder") from None
-    if meta.get("format") != str(FORMAT):
-        raise XmrError(f"{folder}: index format {meta.get('format')} found, this version reads {FORMAT}; index again")
-    return meta
+    def _hit(self, query: int, rank: int, score: float, item_id: int) -> Hit:
+        item = self._catalog.item(item_id)
+        line = json.loads(item.metadata).get("line")
+        place = (item.modality, item.path, item.start_s, item.end_s, item.text)
+        return Hit(query, rank, score, *place, id=item_id, line=line)
 
 
 def _refuse_other_files(folder: Path) -> None:
@@ -440,9 +346,7 @@ def _count(summary: AddSummary, result: EmbeddedFile) -> None:
     summary.n_items += len(result.items)
 
 
-def _item_row(
-    segment: int, row: int, file: CorpusFile, item: EmbeddedItem, digests: dict[Path, str]
-) -> tuple[Any, ...]:
+def _catalog_item(segment: int, row: int, file: CorpusFile, item: EmbeddedItem, digest: str) -> Item:
     metadata = json.dumps({} if item.line is None else {"line": item.line})
-    place = (segment, row, item.modality, str(file.path), item.start_s, item.end_s, item.text)
-    return (*place, digests[file.path], file.size_bytes, file.mtime_ns, metadata)
+    place = (str(file.path), item.start_s, item.end_s, item.text)
+    return Item(segment, row, item.modality, *place, digest, file.size_bytes, file.mtime_ns, metadata)

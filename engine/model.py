@@ -120,6 +120,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise XmrError(f"{path}: format {found!r}, written by {writer}; this version reads format {FORMAT}")
     if missing := {"name", "dim", "modalities", "head", "sha256"} - config.keys():
         raise XmrError(f"{path}: {', '.join(sorted(missing))} missing; export the model again")
+    parts = [*config["modalities"].items(), ("head", config["head"])] if isinstance(config["modalities"], dict) else []
+    for name, part in parts or [("modalities", None)]:
+        if not isinstance(part, dict) or "file" not in part or (name != "head" and "preprocessing" not in part):
+            raise XmrError(f"{path}: the part of {name} is damaged; export the model again")
     return config
 
 

@@ -52,6 +52,8 @@ def top_k(
         allow = np.ascontiguousarray(allow)
         if allow.dtype != np.bool_:
             raise ValueError(f"allow is {allow.dtype}, bool expected")
+        if allow.shape != (len(gallery),):
+            raise ValueError(f"allow has the shape {allow.shape}, the gallery has {len(gallery)} rows")
     return _topk.top_k(_checked("queries", queries), gallery.rows, operator.index(k), allow, threads)
 
 

@@ -145,9 +145,16 @@ def test_the_vector_of_no_word_stays_0_while_words_learn() -> None:
     assert not encoder.trained.vectors.weight[text.PAD].any()
 
 
-def test_an_even_kernel_over_words_is_refused() -> None:
-    with pytest.raises(XmrError, match=r"encoders.text.kernel: 4 found, an odd number expected"):
-        make_encoder("words", WordConv.Settings(channels=(6,), kernel=4))
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"channels": (6,), "kernel": 4}, "encoders.text.kernel: 4 found, an odd number expected"),
+        ({"channels": ()}, "encoders.text.channels: none found, at least one expected"),
+    ],
+)
+def test_convolutions_that_cannot_be_made_are_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(XmrError, match=re.escape(sentence)):
+        make_encoder("words", WordConv.Settings(**settings))
 
 
 def mel_triangles(rate_hz: int, n_mels: int) -> Array:
@@ -200,7 +207,7 @@ def reference_soundnet(trunk: SoundNetTrunk, samples: Array) -> Array:
         n_pooled = maps.shape[1] // pool
         maps = maps[:, : n_pooled * pool].reshape(len(maps), n_pooled, pool).max(axis=2)
         if number in trunk.chosen:
-            pooled += [maps.mean(axis=1), maps.max(axis=1)]
+            pooled.append(maps.mean(axis=1))
     return np.log1p(np.concatenate(pooled))
 
 

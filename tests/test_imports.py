@@ -14,9 +14,9 @@ MODULES = sorted(
     ".".join(("xmr.engine", *path.relative_to(ENGINE).with_suffix("").parts)).removesuffix(".__init__")
     for path in ENGINE.rglob("*.py")
 )
-LEAVES = {"errors", "media", "metrics", "terminal", "workspace"}
+LEAVES = {"catalog", "errors", "media", "metrics", "terminal", "workspace"}
 FILES = LEAVES | {"runtime", "trt", "corpus"}
-ROOMS = FILES | {"model", "embed", "index", "search", "localize", "info"}
+ROOMS = FILES | {"catalog", "model", "embed", "index", "search", "localize", "info"}
 MAY_IMPORT = {
     **{leaf: {"errors", "media"} for leaf in LEAVES},
     **dict.fromkeys(FILES - LEAVES, FILES),

@@ -142,7 +142,7 @@ def test_a_picture_cut_short_is_refused(suffix: str, share: float, tmp_path: Pat
         image.load(path, AS_IS)
 
 
-@pytest.mark.parametrize(("width", "height"), [(8001, 8000), (20_000, 20_000), (60_000, 60_000)])
+@pytest.mark.parametrize(("width", "height"), [(8000, 8000), (20_000, 20_000), (60_000, 60_000)])
 def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(bare_png(width, height))  # decoding it would say that it is cut short

@@ -8,7 +8,7 @@ from gensim.models import KeyedVectors
 
 from xmr.engine.errors import XmrError
 from xmr.train.settings import WordSettings
-from xmr.train.words import make_words
+from xmr.train.words import SCALE, make_words
 
 CAPTIONS = ["A dog barks.", "the dog sleeps", "A red bell", "a bell, a siren!"] * 3
 FILE_WORDS = ("</s>", "the", "a", "dog", "New_York", "bell")  # the most frequent first, as word2vec writes them
@@ -29,12 +29,12 @@ def test_the_seed_decides_the_vectors() -> None:
     assert not np.allclose(first.vectors, other.vectors)
 
 
-def test_row_0_stands_for_no_word_and_the_others_have_a_mean_length_of_1() -> None:
+def test_row_0_stands_for_no_word_and_the_others_have_the_scale_of_all_sources() -> None:
     words = make_words(WordSettings(dim=8, epochs=1), CAPTIONS, 0)
     assert words.vectors.shape == (1 + len(words.vocabulary), 8)
     assert words.vectors.dtype == np.float32
     assert not words.vectors[0].any()
-    assert np.linalg.norm(words.vectors[1:], axis=1).mean() == pytest.approx(1, rel=1e-6)
+    assert np.sqrt(np.square(words.vectors[1:]).mean()) == pytest.approx(SCALE, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_vectors_of_a_file_keep_their_directions(tmp_path: Path, name: str) -> N
     words = make_words(WordSettings(file=str(tmp_path / name)), CAPTIONS, 0)
     assert words.vocabulary == ("a", "bell", "dog", "the")
     expected = np.stack([written[word] for word in words.vocabulary])
-    scale = np.linalg.norm(expected, axis=1).mean()
+    scale = np.sqrt(np.square(expected).mean()) / SCALE
     # the text form has 8 digits
     np.testing.assert_allclose(words.vectors[1:], expected / scale, rtol=1e-6)
 

@@ -147,12 +147,12 @@ def _parse_encoder(modality: str, settings: object) -> Any:
     where = f"encoders.{modality}"
     if modality not in MODALITIES:
         raise XmrError(f"{where}: unknown modality; there are {', '.join(MODALITIES)}")
-    if not isinstance(settings, Mapping) or settings.get("name") not in ENCODER_SETTINGS:
-        found = settings.get("name") if isinstance(settings, Mapping) else settings
+    found = settings.get("name") if isinstance(settings, Mapping) else settings
+    if not isinstance(settings, Mapping) or not isinstance(found, str) or found not in ENCODER_SETTINGS:
         raise XmrError(f"{where}.name: {found!r} found; encoders are {', '.join(ENCODER_SETTINGS)}")
-    known = ENCODER_SETTINGS[settings["name"]]
+    known = ENCODER_SETTINGS[found]
     if MODALITIES[modality].medium != known.medium:
-        raise XmrError(f"{where}.name: encoder {settings['name']} is not made for {modality}; choose another")
+        raise XmrError(f"{where}.name: encoder {found} is not made for {modality}; choose another")
     return _parse(known, settings, f"{where}.")
 
 

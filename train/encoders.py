@@ -146,6 +146,8 @@ class WordConv(Encoder):
         super().__init__()
         if settings.kernel % 2 == 0:
             raise XmrError(f"encoders.text.kernel: {settings.kernel} found, an odd number expected")
+        if not settings.channels:
+            raise XmrError("encoders.text.channels: none found, at least one expected, as in [512]")
         self.preprocessing = text.Preprocessing(settings.max_words, words.vocabulary)
         self.frozen = nn.Identity()
         self.trained = WordConvolutions(settings, width, words)

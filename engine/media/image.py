@@ -34,6 +34,8 @@ def load(path: Path, preprocessing: Preprocessing) -> Loaded:
     try:
         with Image.open(path) as picture:
             return Loaded([Piece(to_square(picture, preprocessing, path))])
+    except (FileNotFoundError, PermissionError):
+        raise
     except UnidentifiedImageError:
         raise XmrError(f"{path}: no image that Pillow can read; convert it to JPEG or PNG") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -42,9 +44,9 @@ def load(path: Path, preprocessing: Preprocessing) -> Loaded:
 
 def to_square(picture: Image.Image, preprocessing: Preprocessing, path: Path) -> Pixels:
     """(size, size, 3) uint8 of an opened picture: upright, RGB, resized as the model was trained."""
-    if picture.width * picture.height > MAX_PIXELS:
+    if picture.width * picture.height >= MAX_PIXELS:
         raise XmrError(
-            f"{path}: {picture.width}x{picture.height} pixels found, up to {MAX_PIXELS / 1e6:.0f} Mpx are read"
+            f"{path}: {picture.width}x{picture.height} pixels found, less than {MAX_PIXELS / 1e6:.0f} Mpx are read"
         )
     size = (preprocessing.size, preprocessing.size)
     # lets the JPEG decoder halve the picture while it decodes; at twice the size the difference is not visible
