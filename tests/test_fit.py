@@ -103,6 +103,16 @@ def test_metrics_hold_every_step_and_every_epoch_once(straight: Path) -> None:
     assert [(record["epoch"], record["step"]) for record in found if "val" in record] == [(e, 6 * e) for e in STEPS[:4]]
 
 
+def test_the_last_epoch_is_evaluated_whatever_eval_every_says(
+    config: TrainConfig, straight: Path, cache: Path, tmp_path: Path
+) -> None:
+    train(replace(config, eval_every=3), tmp_path, cache)
+    assert [record["epoch"] for record in records(tmp_path) if "val" in record] == [3, 4]
+    assert [record for record in records(tmp_path) if "loss" in record] == [
+        record for record in records(straight) if "loss" in record
+    ]
+
+
 def test_the_total_is_the_sum_of_the_losses(straight: Path) -> None:
     for record in records(straight)[:3]:
         losses = dict(record["loss"])

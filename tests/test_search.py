@@ -194,7 +194,7 @@ def test_a_gallery_that_is_not_finite_is_refused_by_row(value: float) -> None:
         ({"k": 0}, "k is 0, at least 1 expected"),
         ({"k": -3}, "k is -3, at least 1 expected"),
         ({"threads": -1}, "threads is -1, 0 .all. or more expected"),
-        ({"allow": np.ones(4, np.bool_)}, "allow has the shape (4,), the gallery has 5 rows"),
+        ({"allow": np.ones(4, np.bool_)}, r"allow has the shape \(4,\), the gallery has 5 rows"),
         ({"allow": np.ones(5, np.int64)}, "allow is int64, bool expected"),
         ({"isa": "avx9000"}, "isa is 'avx9000', one of .*'plain'"),
     ],

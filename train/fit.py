@@ -156,6 +156,8 @@ def _prepare(
     progress: Progress,
     note: Callable[[str], None],
 ) -> Run:
+    if config.loss.name not in PAIR_LOSSES:
+        raise XmrError(f"loss.name: {config.loss.name!r} found; losses of pairs are {', '.join(PAIR_LOSSES)}")
     rows = read_rows(config.data)
     modalities = list(config.encoders)
     train_rows, val_rows = (select(rows, split, modalities) for split in ("train", "val"))
@@ -166,7 +168,7 @@ def _prepare(
         words = make_words(config.words, captions, config.seed) if "text" in modalities else NO_WORDS
         torch.manual_seed(config.seed)
         model = AlignedModel(config, words)
-    _check_losses(config, model)
+    _check_teacher(config, model)
     model.to(device)
     store, readable, errors = load_store(model, [*train_rows, *val_rows], cache, device, progress)
     for sentence in errors:
@@ -187,9 +189,7 @@ def _prepare(
     return run
 
 
-def _check_losses(config: TrainConfig, model: AlignedModel) -> None:
-    if config.loss.name not in PAIR_LOSSES:
-        raise XmrError(f"loss.name: {config.loss.name!r} found; losses of pairs are {', '.join(PAIR_LOSSES)}")
+def _check_teacher(config: TrainConfig, model: AlignedModel) -> None:
     if not config.loss.transfer:
         return
     classifier = model.encoder("image").classifier if "image" in model.modalities else None
