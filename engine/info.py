@@ -76,6 +76,8 @@ def read_checkpoint_state(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         state: dict[str, Any] = json.loads(header["__metadata__"]["state"])
+        if not isinstance(state, dict):
+            raise TypeError
     except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError):
         raise XmrError(f"{path}: no checkpoint of xmr; train again or give another folder") from None
     return state

@@ -16,6 +16,7 @@ from xmr.engine.runtime import Network, pick_device, pick_runtime
 
 FORMAT = 1
 CONFIG_NAME = "config.json"
+CARD_NAME = "README.md"
 UNIT_EMBEDDING = "unit_embedding"  # outputs of the head
 CLASS_PROBABILITIES = "class_probabilities"
 
@@ -141,6 +142,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _check_files(folder: Path, config: dict[str, Any]) -> None:
+    """Every file must be as it was exported, but for the model card, which is there to be edited."""
     for name in _used_files(config):
         if name not in config["sha256"]:
             raise XmrError(f"{folder}: {name}: used, but has no checksum in config.json; export the model again")
@@ -150,7 +152,7 @@ def _check_files(folder: Path, config: dict[str, Any]) -> None:
             raise XmrError(f"{folder}: {name} lies outside the model folder; export the model again")
         if not path.is_file():
             raise XmrError(f"{path}: missing, though config.json names it; export the model again")
-        if sha256_of(path) != expected:
+        if name != CARD_NAME and sha256_of(path) != expected:
             raise XmrError(f"{path}: changed since it was exported; export the model again")
 
 

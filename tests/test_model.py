@@ -90,6 +90,11 @@ def test_a_file_that_was_changed_is_refused(name: str, folder: Path) -> None:
         Model.open(folder)
 
 
+def test_the_model_card_may_be_edited(folder: Path) -> None:
+    (folder / "README.md").write_text("# Mine\n")
+    assert Model.open(folder).modalities == ["image", "sound", "text"]
+
+
 @pytest.mark.parametrize("name", ["onnx/sound.onnx", "vocab.txt"])
 def test_a_missing_file_is_named(name: str, folder: Path) -> None:
     (folder / name).unlink()

@@ -75,7 +75,7 @@ def _parse_row(line: str, folder: Path, where: str) -> Row:
     names = {modality: values[modality] for modality in MEDIA if values.get(modality)}
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in (*captions, *names.values())):
         raise XmrError(f"{where}: strings expected as paths and captions")
-    split = values.get("split", "train")
+    split = values.get("split") or "train"
     if not names or len(names) + bool(captions) < 2:
         found = ", ".join([*names, *(["captions"] if captions else [])]) or "nothing"
         raise XmrError(f"{where}: {found} found, a pair expected")

@@ -64,13 +64,7 @@ class TimmImage(Encoder):
 
     def __init__(self, settings: TimmSettings, width: int, words: Words) -> None:
         super().__init__()
-        import timm
-
-        if not timm.is_model(settings.model):
-            raise XmrError(f"encoders.image.model: timm has no network {settings.model!r}; see timm.list_models()")
-        network: Any = timm.create_model(settings.model, pretrained=settings.weights == PRETRAINED)
-        if settings.weights not in ("", PRETRAINED):
-            load_weights(network, Path(settings.weights))
+        network = _timm_network(settings)
         self.preprocessing = image.Preprocessing(size=settings.size, resize=settings.resize)
         self.classifier = network.get_classifier()
         network.reset_classifier(0)
@@ -289,6 +283,21 @@ class MeanAndMax(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         flat = maps.flatten(start_dim=2)
         return torch.cat([flat.mean(dim=2), flat.amax(dim=2)], dim=1)
+
+
+def _timm_network(settings: TimmSettings) -> Any:
+    """The network with the weights that the settings name."""
+    import timm
+
+    if not timm.is_model(settings.model):
+        raise XmrError(f"encoders.image.model: timm has no network {settings.model!r}; see timm.list_models()")
+    try:
+        network = timm.create_model(settings.model, pretrained=settings.weights == PRETRAINED)
+    except OSError as error:
+        raise XmrError(f"encoders.image.weights: no download ({error}); give a safetensors file") from None
+    if settings.weights not in ("", PRETRAINED):
+        load_weights(network, Path(settings.weights))
+    return network
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

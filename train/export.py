@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
 from xmr.engine.media.decode import Task, decode
-from xmr.engine.model import CLASS_PROBABILITIES, CONFIG_NAME, FORMAT, UNIT_EMBEDDING, Model, read_config, sha256_of
+from xmr.engine.model import (
+    CARD_NAME,
+    CLASS_PROBABILITIES,
+    CONFIG_NAME,
+    FORMAT,
+    UNIT_EMBEDDING,
+    Model,
+    read_config,
+    sha256_of,
+)
 from xmr.engine.search import top_k
 from xmr.train.checkpoint import Checkpoint, restore_model
 from xmr.train.datasets import Row, read_rows, select
@@ -57,7 +66,7 @@ def export(
         _write_words(model, unborn)
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, unborn / "model.safetensors")
         card = _model_card(name, checkpoint, model)
-        (unborn / "README.md").write_text(card, encoding="utf-8")
+        (unborn / CARD_NAME).write_text(card, encoding="utf-8")
         config = _config(name, checkpoint, model, unborn)
         (unborn / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         return _check_parity(model, unborn, items)

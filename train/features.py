@@ -7,6 +7,7 @@ new files add a part. A file that changed, or another frozen part, is run again.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
@@ -135,14 +136,19 @@ def _frozen_part(encoder: Encoder, batch: NDArray[Any], device: torch.device) ->
 
 def _read_parts(folder: Path) -> Iterator[tuple[list[FileKey], NDArray[Any]]]:
     for listing in sorted(folder.glob("*.json")):
-        keys = [(str(path), int(size), int(mtime)) for path, size, mtime in json.loads(listing.read_text())]
-        yield keys, np.load(listing.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        try:
+            keys = [(str(path), int(size), int(mtime)) for path, size, mtime in json.loads(listing.read_text())]
+            rows = np.load(listing.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):  # a damaged part is made again
+            continue
+        if len(rows) == len(keys):
+            yield keys, rows
 
 
 def _write_part(folder: Path, keys: list[FileKey], rows: NDArray[Any]) -> None:
     """The rows first: a part exists once its list of files does."""
-    name = f"{len(list(folder.glob('*.json'))):06d}"
-    unborn = folder / f".{name}.{os.getpid()}"
+    name = f"{time.time_ns()}-{os.getpid()}"  # two trainings may share the cache
+    unborn = folder / f".{name}"
     with unborn.open("wb") as file:
         np.save(file, rows, allow_pickle=False)
     unborn.replace(folder / f"{name}.npy")

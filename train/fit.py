@@ -197,7 +197,7 @@ def _check_teacher(config: TrainConfig, model: AlignedModel) -> None:
         raise XmrError(
             "loss.transfer: needs an image encoder with a classifier, as timm; set it to 0 or change encoders"
         )
-    n_classes = next(classifier.parameters()).shape[0]
+    n_classes = next((parameter.shape[0] for parameter in classifier.parameters()), 0)
     if n_classes != config.head.n_classes:
         raise XmrError(f"head.n_classes: {config.head.n_classes} found, the teacher has {n_classes}; set it to that")
 
