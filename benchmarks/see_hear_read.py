@@ -8,6 +8,7 @@ The pairs are folders with a pairs.jsonl; the weights are safetensors files. Eve
 
 import argparse
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def main() -> None:
 
     def xmr(*arguments: object) -> str:
         """Run a command in the workspace, print it with its output, note its time."""
-        print(f"\n$ xmr {' '.join(map(str, arguments))}", flush=True)
+        print(f"\n$ xmr {shlex.join(map(str, arguments))}", flush=True)
         start = time.perf_counter()
         done = subprocess.run(
             [str(XMR), *map(str, arguments)], cwd=folder, stdout=subprocess.PIPE, text=True, check=True

@@ -75,15 +75,16 @@ def test_direct_rows_decide_alone() -> None:
 
 def test_what_is_read_and_what_is_heard_meet_in_the_label() -> None:
     rows = [seen("a", "one", label="dog"), heard("s", "b", label="dog"), heard("t", "c", label="rain")]
+    rows.append(seen("d", "two"))  # nobody knows which sounds it fits
     sounds, sentences = matched_items(rows, "sound", "text")
-    assert (sounds.contents, sounds.keys) == ([Path("s.wav")], ["label:dog"])
+    assert (sounds.contents, sounds.keys) == ([Path("s.wav"), Path("t.wav")], ["label:dog", "label:rain"])
     assert (sentences.contents, sentences.keys) == (["one"], ["label:dog"])
 
 
 def test_what_is_read_and_what_is_heard_meet_in_an_image() -> None:
     rows = [seen("a", "one", id="1"), heard("s", "a", id="1"), heard("t", "b", id="2")]
     sounds, sentences = matched_items(rows, "sound", "text")
-    assert (sounds.contents, sounds.keys) == ([Path("s.wav")], ["1"])
+    assert (sounds.contents, sounds.keys) == ([Path("s.wav"), Path("t.wav")], ["1", "2"])
     assert (sentences.contents, sentences.keys) == (["one"], ["1"])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
 
+LABEL = "label:"  # in front of a key that is a label
 SPLITS = ("train", "val", "test")
 MEDIA = tuple(name for name in MODALITIES if name != "text")  # the modalities that come as files
 
@@ -29,7 +30,7 @@ class Row:
     @property
     def key(self) -> str:
         """What decides whether another row is a right answer."""
-        return self.id if self.label is None else f"label:{self.label}"
+        return self.id if self.label is None else f"{LABEL}{self.label}"
 
 
 def read_rows(sources: Iterable[str], reader: str = "pairs") -> list[Row]:

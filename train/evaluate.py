@@ -15,7 +15,7 @@ from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.engine.metrics import average_precision, median_rank, ranks, recall_at_k
 from xmr.train.checkpoint import Checkpoint, restore_model
-from xmr.train.datasets import Row, read_rows, select
+from xmr.train.datasets import LABEL, Row, read_rows, select
 from xmr.train.model import AlignedModel
 from xmr.train.pairs import Progress, Store, load_store
 
@@ -84,19 +84,19 @@ def evaluate(model: AlignedModel, store: Store, rows: Sequence[Row], device: tor
             vectors = embed_contents(model, store, modality, fresh, device)
             embeddings.update({(modality, content): vector for content, vector in zip(fresh, vectors, strict=True)})
         for query, gallery in permutations((a, b)):
-            asked, ranked = (
-                np.stack([embeddings[modality, content] for content in items[modality].contents])
-                for modality in (query, gallery)
-            )
-            records.append(_record(query, gallery, asked @ ranked.T, items[query].keys, items[gallery].keys))
+            answered, ranked = items[query].among(set(items[gallery].keys)), items[gallery]
+            queries = np.stack([embeddings[query, content] for content in answered.contents])
+            rows_of_gallery = np.stack([embeddings[gallery, content] for content in ranked.contents])
+            records.append(_record(query, gallery, queries @ rows_of_gallery.T, answered.keys, ranked.keys))
     return records
 
 
 def matched_items(rows: Sequence[Row], a: str, b: str) -> tuple[Items, Items]:
-    """The items of two modalities that have a right answer in the other, each file or sentence of a key once.
+    """The items of two modalities that can be held against each other, each file or sentence of a key once.
 
     Where rows pair the two, those rows decide: their label, else their id. Where none does, they are matched through
-    what they share with a third modality: a label of the row itself, or of a row with the same id.
+    what they share with a third modality: a label of the row itself, or of a row with the same id. Then what has no
+    label is left out where labels match, because nobody knows what it would be a right answer to.
     """
     direct = [row for row in rows if {a, b} <= set(row.modalities)]
     label_of_id = {row.id: row.key for row in rows if row.label is not None}
@@ -106,8 +106,9 @@ def matched_items(rows: Sequence[Row], a: str, b: str) -> tuple[Items, Items]:
         )
         for modality in (a, b)
     )
-    shared = set(of_a.keys) & set(of_b.keys)
-    return of_a.among(shared), of_b.among(shared)
+    kinds = {_is_label(key) for key in set(of_a.keys) & set(of_b.keys)}
+    comparable = {key for key in (*of_a.keys, *of_b.keys) if _is_label(key) in kinds}
+    return of_a.among(comparable), of_b.among(comparable)
 
 
 def embed_contents(
@@ -121,6 +122,10 @@ def embed_contents(
             batch = store.inputs(modality, contents[start : start + BATCH_SIZE]).to(device)
             rows.append(model.embed_features(modality, batch)[0].float().cpu().numpy())
     return np.concatenate(rows)
+
+
+def _is_label(key: str) -> bool:
+    return key.startswith(LABEL)
 
 
 def mean_of_map(records: Sequence[dict[str, Any]]) -> float:
