@@ -1,7 +1,8 @@
 // Exact top-k by inner product: the interface between the kernels and whoever calls them.
 //
 // For every query the k gallery rows of largest inner product, best first. Products of float32 are exact in double
-// and are summed in double, so the order is that of a float64 brute force. Equal scores: the smaller row first.
+// and are summed in double, so the order is that of a float64 brute force up to the rounding of those sums, which is
+// the same for equal rows. Equal scores: the smaller row first.
 #pragma once
 
 #include <cstdint>

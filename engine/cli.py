@@ -30,7 +30,7 @@ class Commands(TyperGroup):
             terminal.note(f"xmr: {place}{error.strerror or error}; mend that and run the same command again")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            terminal.note("xmr: interrupted; run the same command again to go on")
+            terminal.note("xmr: interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -84,8 +84,12 @@ def index(
     exists = (folder / CATALOG_NAME).is_file()
     opened = Index.open(folder) if exists else Index.create(folder, opened_model)
     terminal.note(f"{len(corpus.files)} files found, model {opened_model.name} on {opened_model.device}")
-    with terminal.progress_bar("embedding") as progress:
-        summary = opened.add(opened_model, corpus, workers=workers, batch_size=batch_size, progress=progress)
+    try:
+        with terminal.progress_bar("embedding") as progress:
+            summary = opened.add(corpus, opened_model, workers=workers, batch_size=batch_size, progress=progress)
+    except KeyboardInterrupt:
+        terminal.note("what was embedded is kept; run the same command again to go on")
+        raise
     for sentence in summary.notes:
         terminal.note(f"note: {sentence}")
     for sentence in summary.skipped:
@@ -157,10 +161,12 @@ def info(
 
     Example: xmr info .xmr/model
     """
-    from xmr.engine.info import describe
+    from xmr.engine.info import describe, is_known
 
     defaults = [workspace.default_folder(name) for name in ("checkpoint", "model", "index")]
-    folders = [path] if path else [folder for folder in defaults if folder.is_dir()]
+    folders = [path] if path else [folder for folder in defaults if is_known(folder)]
+    if not folders and workspace.config_path().is_file():
+        raise XmrError(f"{workspace.find_root()}: nothing trained, exported or indexed yet; start with `xmr train`")
     if not folders:
         raise XmrError(
             f"{workspace.find_root()}: no workspace of xmr here; start one with `xmr init`, or give a folder"

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from xmr.engine.corpus import CorpusFile
 from xmr.engine.media import MODALITIES, Piece
 from xmr.engine.media.decode import Decoded, Task, decode_ahead
-from xmr.engine.model import Model
+from xmr.engine.model import BATCH_SIZE, Model
 
-BATCH_SIZE = 32
 PATIENCE = 8  # a file waits for its batch to fill while at most so many batches of files queue behind it
 
 
@@ -117,6 +116,13 @@ def _completed(queue: deque[EmbeddedFile], results: dict[Path, EmbeddedFile]) ->
     while queue and queue[0].is_complete:
         result = queue.popleft()
         del results[result.file.path]
+        usable = [item for item in result.items if item.vector is not None and item.vector.any()]
+        if len(usable) < len(result.items):
+            n_lost = len(result.items) - len(usable)
+            result.notes.append(
+                f"{result.file.path}: {n_lost} items left out, the model gives them no usable embedding"
+            )
+            result.items = usable
         if result.error is None and not result.items:
-            result.error = f"{result.file.path}: nothing in it to embed"
+            result.error = f"{result.file.path}: nothing in it that the model can embed; remove it or put something in"
         yield result

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from xmr.engine.catalog import Catalog, Item, Segment
 from xmr.engine.corpus import CorpusFile, Scan
-from xmr.engine.embed import BATCH_SIZE, EmbeddedFile, EmbeddedItem, embed_files
+from xmr.engine.embed import EmbeddedFile, EmbeddedItem, embed_files
 from xmr.engine.errors import XmrError
-from xmr.engine.model import Model, sha256_of
+from xmr.engine.model import BATCH_SIZE, Model, sha256_of
 from xmr.engine.search import Gallery, top_k
 
 CATALOG_NAME = "catalog.db"
@@ -143,8 +143,8 @@ class Index:
 
     def add(
         self,
-        model: Model,
         corpus: Scan,
+        model: Model,
         *,
         workers: int = 0,
         batch_size: int = BATCH_SIZE,
@@ -155,7 +155,7 @@ class Index:
         Interrupted, it keeps what was committed; the next run goes on from there.
         """
         self.check_model(model)
-        summary = AddSummary(n_ignored=corpus.n_ignored)
+        summary = AddSummary(n_ignored=corpus.n_ignored, skipped=list(corpus.unreadable.values()))
         with _writer_lock(self.folder):
             self._drop_orphans()
             summary.n_removed = self._remove_vanished(corpus)
@@ -236,7 +236,9 @@ class Index:
         vanished = [
             path
             for path in self._catalog.files().keys() | self._catalog.skipped().keys()
-            if path not in present and any(Path(path).is_relative_to(root) for root in corpus.roots)
+            if path not in present
+            and any(Path(path).is_relative_to(root) for root in corpus.roots)
+            and not any(Path(path).is_relative_to(hidden) for hidden in corpus.unreadable)
         ]
         with self._catalog.transaction():
             for path in vanished:

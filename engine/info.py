@@ -8,7 +8,13 @@ from xmr.engine.errors import XmrError
 from xmr.engine.index import CATALOG_NAME, Index
 from xmr.engine.model import CONFIG_NAME, fingerprint, read_config
 
-CHECKPOINT_NAME = "last.safetensors"
+CHECKPOINT_NAME = "last.safetensors"  # to go on from
+BEST_NAME = "best.safetensors"  # to evaluate and export
+
+
+def is_known(folder: Path) -> bool:
+    """Whether xmr wrote it."""
+    return any((folder / name).is_file() for name in (CONFIG_NAME, CATALOG_NAME, CHECKPOINT_NAME))
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -57,9 +63,10 @@ def _describe_index(folder: Path) -> dict[str, Any]:
 
 def _describe_checkpoint(folder: Path) -> dict[str, Any]:
     state = read_checkpoint_state(folder / CHECKPOINT_NAME)
+    best = read_checkpoint_state(folder / BEST_NAME) if (folder / BEST_NAME).is_file() else state
     shown = ("recipe", "step", "epoch", "n_epochs", "modalities")
     facts = {"kind": "checkpoint", "path": str(folder)} | {key: state.get(key) for key in shown}
-    return facts | {"metrics": _summary(state.get("metrics"))}
+    return facts | {"metrics": _summary(best.get("metrics"))}
 
 
 def _summary(metrics: dict[str, Any] | None) -> dict[str, Any]:

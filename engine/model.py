@@ -15,6 +15,7 @@ from xmr.engine.media import MODALITIES, decode, text
 from xmr.engine.runtime import Network, pick_device, pick_runtime
 
 FORMAT = 1
+BATCH_SIZE = 32  # inputs a run of the networks
 CONFIG_NAME = "config.json"
 CARD_NAME = "README.md"
 UNIT_EMBEDDING = "unit_embedding"  # outputs of the head
@@ -67,13 +68,17 @@ class Model:
         """
         self.check_modality(modality)
         pieces = [self._arrays(modality, item) for item in inputs]
-        rows = self.embed_arrays(modality, [array for arrays in pieces for array in arrays])
-        ends = np.cumsum([len(arrays) for arrays in pieces])
+        arrays = [array for of_input in pieces for array in of_input]
+        batches = [arrays[start : start + BATCH_SIZE] for start in range(0, len(arrays), BATCH_SIZE)] or [[]]
+        rows = np.concatenate([self.embed_arrays(modality, batch) for batch in batches])
+        if not rows.any(axis=1).all():
+            raise XmrError(f"model {self.name} gives an input no usable embedding; ask otherwise, or train it again")
+        ends = np.cumsum([len(of_input) for of_input in pieces])
         means = [part.mean(axis=0) for part in np.split(rows, ends[:-1])] if pieces else []
         return _unit(np.array(means, dtype=np.float32).reshape(len(pieces), self.dim))
 
     def embed_arrays(self, modality: str, arrays: Sequence[NDArray[Any]]) -> Embeddings:
-        """(n, dim) unit rows of arrays that `load` made, in one run of the networks."""
+        """(n, dim) unit rows of arrays that `load` made, in one run; zeros where the output has no direction."""
         if not arrays:
             return np.zeros((0, self.dim), dtype=np.float32)
         batch = MODALITIES[modality].batch(list(arrays))
@@ -180,8 +185,7 @@ def _preprocessing(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unit(rows: NDArray[Any]) -> Embeddings:
-    """Rows as they leave the model: float32, C-contiguous, unit length."""
+    """Rows as they leave the model: float32, C-contiguous, unit length; zeros for a row that is zero or not finite."""
     norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    if not np.isfinite(norms).all() or (norms == 0).any():
-        raise XmrError("the model gave an embedding that is zero or not finite; train or export it again")
-    return np.ascontiguousarray(rows / norms, dtype=np.float32)
+    is_usable = np.isfinite(norms) & (norms > 0)
+    return np.ascontiguousarray(np.where(is_usable, rows / np.where(is_usable, norms, 1), 0), dtype=np.float32)

@@ -20,6 +20,7 @@ class Network:
     """An open ONNX network."""
 
     def __init__(self, path: Path, device: str) -> None:
+        pick_runtime("auto")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

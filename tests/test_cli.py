@@ -56,7 +56,7 @@ def test_train_writes_checkpoint_metrics_and_curves(finished_world: Path) -> Non
         (("--set", "loss.margins=1"), 1, "loss.margins is unknown; did you mean loss.margin"),
         (("--set", "epochs=many"), 1, "'many' found, int expected"),
         (("--set", "encoders.image.name=net"), 1, "encoders are timm"),
-        (("--data", "nowhere"), 1, "nowhere.*no such file"),
+        (("--overwrite", "--data", "nowhere"), 1, "nowhere.*no such file"),
         (("--recipe", "slow"), 1, "'slow' is unknown"),
         ((), 1, "holds a checkpoint.*--resume"),
         (("--resume", "--set", "epochs=3"), 2, "the checkpoint's own settings"),
@@ -110,13 +110,14 @@ def test_export_prints_the_parity_of_every_modality(world: Path) -> None:
 
 def test_export_refuses(world: Path) -> None:
     refused("export", "--checkpoint", "corpus", cwd=world, code=1, says="no checkpoint there")
-    refused("export", "--model", "corpus", cwd=world, code=1, says="files that are no exported model")
+    refused("export", "--model", "corpus", cwd=world, code=1, says="no part of an exported model")
     (world / ".xmr/checkpoint/best.safetensors").write_bytes(b"no checkpoint")
     refused("export", cwd=world, code=1, says="no checkpoint of xmr")
     assert (world / "corpus" / "notes.txt").is_file()
 
 
 def test_index_embeds_only_what_is_new(world: Path) -> None:
+    must_run("index", "corpus", cwd=world)
     again = lines(must_run("index", "corpus", "--json", cwd=world))[0]
     assert (again["n_embedded"], again["n_ignored"]) == (0, 1)
     (world / "corpus" / "notes.txt").open("a").write("a red bell\n")
@@ -195,7 +196,7 @@ def test_query_prints_a_table_and_keeps_to_min_score(finished_world: Path) -> No
         ((), 2, "no query given; ask with exactly one"),
         (("--text", "a bell", "--image", "query/dog.jpg"), 2, "--image and --text given"),
         (("--text", "a bell", "--to", "smell"), 2, "'smell' is no modality"),
-        (("--text", "a bell", "-k", "0"), 2, "0 is not in the range"),
+        (("--text", "a bell", "-k", "0"), 2, "-k"),
         (("--text", "a bell", "--to", "speech"), 1, "no speech in this index, it holds image, sound, text"),
         (("--text", "xyzzy"), 1, "none of its words is among"),
         (("--image", "nowhere.jpg"), 1, "nowhere.jpg: cannot be read"),

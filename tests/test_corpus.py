@@ -129,3 +129,11 @@ def test_a_folder_with_nothing_to_embed_says_what_it_holds(names: list[str], sai
     make(tmp_path, names)
     with pytest.raises(XmrError, match=rf"{tmp_path}: nothing to embed, {said}"):
         scan([tmp_path], ["image"])
+
+
+def test_links_in_a_circle_are_listed_and_the_others_found(tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "a.png").write_bytes(b"")
+    found = scan([tmp_path], {"image"})
+    assert [file.path.name for file in found.files] == ["a.png"]
+    assert [path.name for path in found.unreadable] == ["loop.png"]

@@ -85,7 +85,7 @@ def test_a_bad_file_costs_itself_only(tmp_path: Path) -> None:
     first, bad, missing, last = decode_ahead([Task(path, "image") for path in paths], PREPROCESSING, workers=1)
     assert (grey_of(first), grey_of(last)) == (1, 2)
     assert bad.error == f"{tmp_path}/bad.png: no image that Pillow can read; convert it to JPEG or PNG"
-    assert missing.error == f"{tmp_path}/none.png: cannot be read (No such file or directory)"
+    assert missing.error == f"{tmp_path}/none.png: cannot be read (No such file or directory); check the path"
 
 
 def test_a_decoder_that_crashes_costs_its_file_only(tmp_path: Path) -> None:

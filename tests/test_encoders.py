@@ -20,6 +20,7 @@ from xmr.train.encoders import (
     ConvImage,
     LogMel,
     MeanAndMax,
+    RandomShift,
     ScalePixels,
     SoundNet,
     SoundNetTrunk,
@@ -34,9 +35,9 @@ from xmr.train.words import NO_WORDS, Words
 Array = NDArray[Any]
 WIDTH = 12
 TINY: dict[str, Any] = {
-    "timm": TimmImage.Settings(model="test_resnet", weights="", size=32, dropout=0.5),
+    "timm": TimmImage.Settings(model="test_resnet", weights="random", size=32, dropout=0.5),
     "convnet": ConvImage.Settings(size=16, channels=(4, 8)),
-    "soundnet": SoundNet.Settings(layers=(1, 2), hidden=6),
+    "soundnet": SoundNet.Settings(weights="random", layers=(1, 2), hidden=6),
     "spectrogram": Spectrogram.Settings(n_mels=8, channels=(4, 4, 4, 4)),
     "words": WordConv.Settings(channels=(6, 6), dropout=0.5),
 }
@@ -292,4 +293,19 @@ def test_a_file_without_weights_is_one_sentence(tmp_path: Path, content: bytes |
 
 def test_an_unknown_network_of_timm_is_named() -> None:
     with pytest.raises(XmrError, match=r"encoders.image.model: timm has no network 'resnet99'"):
-        TimmImage(TimmImage.Settings(model="resnet99", weights=""), WIDTH, NO_WORDS)
+        TimmImage(TimmImage.Settings(model="resnet99", weights="random"), WIDTH, NO_WORDS)
+
+
+def test_frozen_weights_must_be_named() -> None:
+    with pytest.raises(XmrError, match=r"encoders.sound.weights: none given; give a safetensors file"):
+        make_encoder("soundnet", SoundNet.Settings())
+
+
+def test_a_shifted_picture_keeps_its_pixels() -> None:
+    shift = RandomShift(2)
+    pixels = torch.arange(2 * 5 * 4 * 3, dtype=torch.uint8).view(2, 5, 4, 3)
+    torch.manual_seed(0)
+    moved = shift.train()(pixels)
+    assert not torch.equal(moved, pixels)
+    assert torch.equal(moved.flatten(1).sort().values, pixels.flatten(1))
+    assert torch.equal(shift.eval()(pixels), pixels)

@@ -141,7 +141,7 @@ def test_another_preprocessing_is_another_cache(pictures: list[Path], cache: Pat
 def test_other_frozen_weights_are_another_cache(pictures: list[Path], tmp_path: Path) -> None:
     def network(seed: int) -> TimmImage:
         torch.manual_seed(seed)
-        return TimmImage(TimmImage.Settings(model="test_resnet", weights="", size=32), 4, NO_WORDS)
+        return TimmImage(TimmImage.Settings(model="test_resnet", weights="random", size=32), 4, NO_WORDS)
 
     first, _, _ = run(pictures, tmp_path, network(0))
     assert run(pictures, tmp_path, network(0))[2] == 0

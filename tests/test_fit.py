@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 from test_checkpoint import full_disk
 
 from xmr.engine.errors import XmrError
-from xmr.engine.info import CHECKPOINT_NAME
+from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME
 from xmr.train import fit as fit_module
-from xmr.train.checkpoint import BEST_NAME, load_checkpoint
+from xmr.train.checkpoint import load_checkpoint
 from xmr.train.encoders import TimmImage
 from xmr.train.fit import LOSSES, METRICS_NAME, fit
 from xmr.train.settings import TrainConfig
@@ -321,7 +321,7 @@ def with_teacher(config: TrainConfig, n_classes: int) -> TrainConfig:
     return replace(
         config,
         epochs=1,
-        encoders=config.encoders | {"image": TimmImage.Settings(model="test_resnet", weights="", size=32)},
+        encoders=config.encoders | {"image": TimmImage.Settings(model="test_resnet", weights="random", size=32)},
         head=replace(config.head, n_classes=n_classes),
         loss=replace(config.loss, name="ranking", transfer=0.5),
     )

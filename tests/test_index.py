@@ -100,7 +100,7 @@ def write_sound(path: Path, duration_s: float, seed: int = 0) -> None:
 
 
 def add(index: Index, model: Model, corpus: Path, **options: Any) -> AddSummary:
-    return index.add(model, scan([corpus], MEDIA), workers=1, **options)
+    return index.add(scan([corpus], MEDIA), model, workers=1, **options)
 
 
 def contents(folder: Path) -> dict[Key, Vector]:
@@ -199,10 +199,25 @@ def test_a_bad_file_is_listed_and_the_others_embedded(index: Index, model: Model
     assert (summary.n_embedded, len(summary.skipped)) == (4, 2)
     assert {Path(path).name: reason.split(": ")[1] for path, reason in index.skipped().items()} == {
         "bad.png": "no image that Pillow can read; convert it to JPEG or PNG",
-        "bad.txt": "nothing in it to embed",
+        "bad.txt": "nothing in it that the model can embed; remove it or put something in",
     }
     (corpus / "bad.png").unlink()
     assert_same(contents(index.folder), embedded(model, corpus))
+
+
+def test_an_embedding_without_direction_costs_its_item_only(
+    index: Index, model: Model, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed_arrays(self: Model, modality: str, arrays: list[Any]) -> Any:
+        rows = embed(self, modality, arrays)
+        return rows * (np.arange(len(rows)) > 0)[:, None] if modality == "image" else rows
+
+    embed = Model.embed_arrays
+    monkeypatch.setattr(Model, "embed_arrays", embed_arrays)
+    summary = add(index, model, corpus)
+    assert (len(summary.skipped), len(summary.notes)) == (1, 1)
+    assert "no usable embedding" in summary.notes[0]
+    assert index.counts()["image"] == 1
 
 
 def test_a_file_that_turned_bad_is_no_longer_found_and_one_that_was_mended_is(
@@ -550,7 +565,7 @@ def test_ctrl_c_ends_a_run_in_one_sentence(n_items: int, delay_s: float, world: 
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "xmr: interrupted; run the same command again to go on"
+    assert said.splitlines()[-1] == "xmr: interrupted"
     assert "Traceback" not in said
     assert len(contents(tmp_path / "index")) >= n_items
     must_run("index", "corpus", "--index", tmp_path / "index", cwd=world)

@@ -16,14 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xmr.engine.errors import XmrError
-from xmr.engine.info import CHECKPOINT_NAME, read_checkpoint_state
+from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME, read_checkpoint_state
 from xmr.train.config import dump_config, parse_config
 from xmr.train.model import AlignedModel
-from xmr.train.settings import TrainConfig
+from xmr.train.settings import RANDOM, TrainConfig
 from xmr.train.words import NO_WORDS, Words
 
 FORMAT = 1
-BEST_NAME = "best.safetensors"
 OPTIMIZER = "optimizer."  # in front of the names of optimiser tensors
 VECTORS = "encoders.text.trained.vectors.weight"
 
@@ -99,7 +98,10 @@ def restore_model(checkpoint: Checkpoint) -> AlignedModel:
         words = Words(tuple(checkpoint.state["vocabulary"]), checkpoint.tensors[VECTORS].numpy())
     model = AlignedModel(config, words)
     weights = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(OPTIMIZER)}
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        raise XmrError("the checkpoint's layers are not those of this version; train again") from None
     return model
 
 
@@ -124,7 +126,7 @@ def _optimizer_tensors(model: AlignedModel, optimizer: torch.optim.Optimizer) ->
 
 def _without_weight_files(config: TrainConfig) -> TrainConfig:
     encoders = {
-        modality: replace(settings, weights="") if hasattr(settings, "weights") else settings
+        modality: replace(settings, weights=RANDOM) if hasattr(settings, "weights") else settings
         for modality, settings in config.encoders.items()
     }
     return replace(config, encoders=encoders)

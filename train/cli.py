@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,7 +71,7 @@ def train(
     Example: xmr train --set epochs=5
     """
     _check_device(device)
-    if resume and (recipe or data or assignments or overwrite):
+    if resume and (recipe or assignments or overwrite):
         raise UsageError("--resume goes on with the checkpoint's own settings; drop the other options, or --resume")
     config = None if resume else _read_settings(recipe, data or [], assignments or [])
     _need_torch()
@@ -80,7 +80,7 @@ def train(
     from xmr.train.fit import fit
 
     folder = checkpoint or workspace.default_folder("checkpoint")
-    config = config or load_checkpoint(folder / CHECKPOINT_NAME).config
+    config = config or _elsewhere(load_checkpoint(folder / CHECKPOINT_NAME).config, data)
     cache = workspace.default_folder("cache")
     results = fit(config, folder, cache, resume=resume, overwrite=overwrite, device=device)
     _print_retrieval(results)
@@ -110,7 +110,7 @@ def evaluate(
     loaded = load_checkpoint(best_of(checkpoint or workspace.default_folder("checkpoint")))
     results = evaluate_checkpoint(
         loaded,
-        [str(Path(source).absolute()) for source in data or loaded.config.data],
+        _elsewhere(loaded.config, data).data,
         split,
         workspace.default_folder("cache"),
         pick_device(device),
@@ -122,6 +122,7 @@ def evaluate(
 
 
 def export(
+    data: DataOption = None,
     checkpoint: CheckpointOption = None,
     model: Annotated[Path | None, typer.Option("--model", help="Folder to write; default .xmr/model.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the model; default: recipe and a digest.")] = None,
@@ -137,6 +138,7 @@ def export(
     from xmr.train.export import export as write
 
     loaded = load_checkpoint(best_of(checkpoint or workspace.default_folder("checkpoint")))
+    loaded = replace(loaded, config=_elsewhere(loaded.config, data))
     folder = model or workspace.default_folder("model")
     parity = write(loaded, folder, name or default_name(loaded), note=terminal.note)
     if as_json:
@@ -160,6 +162,11 @@ def _read_settings(recipe: str | None, data: list[str], assignments: list[str]) 
     sources = json.dumps([str(Path(source).absolute()) for source in data])  # as a TOML list
     named = [f"data={sources}"] if data else []
     return load_config(settings, recipe=recipe, assignments=[*named, *assignments])
+
+
+def _elsewhere(config: "TrainConfig", data: list[str] | None) -> "TrainConfig":
+    """The settings of a checkpoint whose data has moved."""
+    return replace(config, data=tuple(str(Path(source).absolute()) for source in data)) if data else config
 
 
 def _need_torch() -> None:

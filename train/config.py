@@ -4,14 +4,14 @@ import json
 import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
-from xmr.train.settings import ENCODER_SETTINGS, PRETRAINED, TrainConfig
+from xmr.train.settings import ENCODER_SETTINGS, PRETRAINED, RANDOM, TrainConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 Settings = TypeVar("Settings")
@@ -47,7 +47,7 @@ def parse_config(table: Mapping[str, Any]) -> TrainConfig:
     config = _parse(TrainConfig, table, "")
     if len(encoders) < 2:
         raise XmrError(f"recipe {config.recipe}: {len(encoders)} encoders found, at least two modalities are needed")
-    return TrainConfig(**{**_shallow(config), "encoders": encoders})
+    return replace(config, encoders=encoders)
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -95,7 +95,11 @@ def _anchored(table: dict[str, Any], base: Path) -> dict[str, Any]:
     """The table with its relative paths made absolute: in a file they are meant from the file's folder."""
 
     def anchor(settings: object, key: str) -> None:
-        if isinstance(settings, dict) and isinstance(settings.get(key), str) and settings[key] not in ("", PRETRAINED):
+        if (
+            isinstance(settings, dict)
+            and isinstance(settings.get(key), str)
+            and settings[key] not in ("", PRETRAINED, RANDOM)
+        ):
             settings[key] = str(base / settings[key])
 
     if isinstance(table.get("data"), list):
@@ -220,10 +224,6 @@ def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise XmrError(f"setting {key}: {value!r} found, a table expected")
     return value
-
-
-def _shallow(config: TrainConfig) -> dict[str, Any]:
-    return {item.name: getattr(config, item.name) for item in fields(config)}
 
 
 def _without_tuples(value: Any) -> Any:

@@ -33,9 +33,9 @@ class Row:
         return self.id if self.label is None else f"{LABEL}{self.label}"
 
 
-def read_rows(sources: Iterable[str], reader: str = "pairs") -> list[Row]:
+def read_rows(sources: Iterable[str]) -> list[Row]:
     """The rows of several sources; XmrError for a missing source, a bad line or a missing file."""
-    rows = [row for source in sources for row in DATASETS[reader](Path(source))]
+    rows = [row for source in sources for row in read_pairs(Path(source))]
     missing = [path for row in rows for path in row.files.values() if not path.is_file()]
     if missing:
         raise XmrError(f"{missing[0]}: named by a row but missing, as are {len(missing) - 1} more; mend --data")

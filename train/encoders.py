@@ -20,6 +20,7 @@ from xmr.engine.errors import XmrError
 from xmr.engine.media import image, sound, text
 from xmr.train.settings import (
     PRETRAINED,
+    RANDOM,
     ConvnetSettings,
     SoundNetSettings,
     SpectrogramSettings,
@@ -70,7 +71,7 @@ class TimmImage(Encoder):
         network.reset_classifier(0)
         config = network.pretrained_cfg
         self.frozen = nn.Sequential(ScalePixels(config["mean"], config["std"]), network)
-        self.trained = _top(network.num_features, 0, width, settings.dropout)
+        self.trained = _top(network.head_hidden_size, 0, width, settings.dropout)
         self._freeze()
 
 
@@ -82,7 +83,7 @@ class ConvImage(Encoder):
     def __init__(self, settings: ConvnetSettings, width: int, words: Words) -> None:
         super().__init__()
         self.preprocessing = image.Preprocessing(size=settings.size, resize=settings.resize)
-        layers: list[nn.Module] = [ScalePixels((0.5,) * 3, (0.25,) * 3)]
+        layers: list[nn.Module] = [RandomShift(settings.shift), ScalePixels((0.5,) * 3, (0.25,) * 3)]
         below = 3
         for channels in settings.channels:
             layers += [
@@ -105,8 +106,7 @@ class SoundNet(Encoder):
         super().__init__()
         self.preprocessing = sound.Preprocessing(22050, settings.window_s, settings.window_s)
         trunk = SoundNetTrunk(settings.layers)
-        if settings.weights:
-            load_weights(trunk, Path(settings.weights))
+        _fill(trunk, settings.weights, "encoders.sound.weights")
         self.frozen = trunk
         self.trained = _top(trunk.dim, settings.hidden, width, settings.dropout)
         self._freeze()
@@ -170,6 +170,24 @@ class WordConvolutions(nn.Module):
             maps = torch.relu(convolution(maps)) * is_word
         features: Tensor = self.top(self.dropout(maps.amax(dim=2)))
         return features
+
+
+class RandomShift(nn.Module):
+    """(n, h, w, 3), each picture moved by up to `shift` pixels while training; what leaves on one side enters again."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if not self.training or not self.shift:
+            return pixels
+        n, height, width, _ = pixels.shape
+        down, right = torch.randint(-self.shift, self.shift + 1, (2, n, 1), device=pixels.device)
+        rows = (torch.arange(height, device=pixels.device) - down) % height  # (n, height)
+        columns = (torch.arange(width, device=pixels.device) - right) % width
+        picture = torch.arange(n, device=pixels.device)[:, None, None]
+        return pixels[picture, rows[:, :, None], columns[:, None, :]]
 
 
 class ScalePixels(nn.Module):
@@ -295,9 +313,17 @@ def _timm_network(settings: TimmSettings) -> Any:
         network = timm.create_model(settings.model, pretrained=settings.weights == PRETRAINED)
     except OSError as error:
         raise XmrError(f"encoders.image.weights: no download ({error}); give a safetensors file") from None
-    if settings.weights not in ("", PRETRAINED):
-        load_weights(network, Path(settings.weights))
+    if settings.weights != PRETRAINED:
+        _fill(network, settings.weights, "encoders.image.weights")
     return network
+
+
+def _fill(network: nn.Module, weights: str, where: str) -> None:
+    """Weights from a file; random ones only on request, for a frozen network learns nothing any more."""
+    if not weights:
+        raise XmrError(f"{where}: none given; give a safetensors file, or {RANDOM!r} if that is what you want")
+    if weights != RANDOM:
+        load_weights(network, Path(weights))
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -4,7 +4,6 @@ Every step is a function of the settings, the seed and the step's number, so tha
 an uninterrupted one.
 """
 
-import inspect
 import json
 import math
 import shutil
@@ -22,9 +21,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from xmr.engine import terminal
 from xmr.engine.errors import XmrError
-from xmr.engine.info import CHECKPOINT_NAME
+from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME, read_checkpoint_state
 from xmr.train.checkpoint import (
-    BEST_NAME,
     Checkpoint,
     best_of,
     load_checkpoint,
@@ -44,7 +42,7 @@ from xmr.train.words import NO_WORDS, make_words
 METRICS_NAME = "metrics.jsonl"
 SETTINGS_NAME = "config.toml"
 TENSORBOARD_NAME = "tensorboard"
-PAIR_LOSSES = [name for name in LOSSES if name != "kl_transfer"]
+PAIR_LOSSES = {"ranking": ("margin",), "info_nce": ("temperature",)}  # and the settings they take
 
 
 @dataclass
@@ -113,7 +111,7 @@ def fit(
                     raise KeyboardInterrupt
     finally:
         writer.close()
-    return list((load_checkpoint(best_of(folder)).state.get("metrics") or {}).get("val", []))
+    return list((read_checkpoint_state(best_of(folder)).get("metrics") or {}).get("val", []))
 
 
 def train_step(run: Run) -> dict[str, float]:
@@ -125,7 +123,7 @@ def train_step(run: Run) -> dict[str, float]:
         group["lr"] = run.config.learning_rate * _schedule(run)
     run.optimizer.zero_grad(set_to_none=True)
     losses: dict[str, Tensor] = {}
-    use_bf16 = run.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    use_bf16 = run.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=use_bf16):
         for kind in run.kinds:
             losses |= _pair_losses(run, kind)
@@ -211,9 +209,8 @@ def _pair_losses(run: Run, kind: PairBatches) -> dict[str, Tensor]:
     outputs = {modality: run.model.embed_features(modality, batch) for modality, batch in inputs.items()}
     (a, _), (b, _) = outputs[kind.a], outputs[kind.b]
     loss = LOSSES[settings.name]
-    options = {"margin": settings.margin, "temperature": settings.temperature}
-    taken = {name: value for name, value in options.items() if name in inspect.signature(loss).parameters}
-    pair_loss = loss(a.float(), b.float(), ids.to(run.device), **taken)
+    options = {name: getattr(settings, name) for name in PAIR_LOSSES[settings.name]}
+    pair_loss = loss(a.float(), b.float(), ids.to(run.device), **options)
     losses = {f"{kind.name}.{settings.name}": settings.weight * pair_loss}
     if settings.transfer and "image" in inputs:
         classifier = run.model.encoder("image").classifier

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xmr.engine.errors import XmrError
+from xmr.engine.media import image, sound
 from xmr.train.encoders import ENCODERS, Encoder
 from xmr.train.settings import HeadSettings, TrainConfig
 from xmr.train.words import Words
@@ -36,6 +38,23 @@ class Head(nn.Module):
         return embeddings, None if self.classes is None else self.classes(active)
 
 
+def _try_out(encoder: Encoder, modality: str) -> None:
+    """One input of zeros, so that settings which leave a layer nothing to work on are found before any work."""
+    preprocessing = encoder.preprocessing
+    if isinstance(preprocessing, image.Preprocessing):
+        batch = torch.zeros(1, preprocessing.size, preprocessing.size, 3, dtype=torch.uint8)
+    elif isinstance(preprocessing, sound.Preprocessing):
+        batch = torch.zeros(1, round(preprocessing.window_s * preprocessing.rate_hz))
+    else:
+        return
+    try:
+        with torch.inference_mode():
+            encoder.eval()(batch)
+        encoder.train()
+    except RuntimeError as error:
+        raise XmrError(f"encoders.{modality}: too small an input for its layers ({error}); set a larger one") from None
+
+
 class AlignedModel(nn.Module):
     """Encoders by modality, and the head."""
 
@@ -45,6 +64,8 @@ class AlignedModel(nn.Module):
             modality: ENCODERS[settings.name](settings, config.width, words)
             for modality, settings in config.encoders.items()
         }
+        for modality, encoder in encoders.items():
+            _try_out(encoder, modality)
         self.encoders = nn.ModuleDict(encoders)
         self.head = Head(config.head, config.width)
 

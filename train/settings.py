@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 Value = TypeVar("Value")
 PRETRAINED = "pretrained"  # as `weights`: those that the library of the encoder downloads
+RANDOM = "random"  # as `weights`: none, to compare with
 
 
 def setting(default: Value, meaning: str, *, at_least: float | None = None, below: float | None = None) -> Value:
@@ -24,7 +25,7 @@ class TimmSettings:
 
     name: str = setting("timm", "a pretrained network of the timm library, frozen")
     model: str = setting("tf_efficientnet_lite0", "its name in timm")
-    weights: str = setting(PRETRAINED, "safetensors file with its weights, pretrained: download them, empty: random")
+    weights: str = setting(PRETRAINED, "safetensors file with its weights; pretrained: download them; random: none")
     size: int = setting(224, "pixels, each side", at_least=8)
     resize: Literal["squash", "crop"] = setting("squash", "the whole picture to a square, or its centre square")
     dropout: float = setting(0.0, "share of the pooled features dropped while training", at_least=0, below=1)
@@ -39,6 +40,7 @@ class ConvnetSettings:
     name: str = setting("convnet", "a small convolutional network, trained from scratch")
     size: int = setting(64, "pixels, each side", at_least=8)
     resize: Literal["squash", "crop"] = setting("squash", "the whole picture to a square, or its centre square")
+    shift: int = setting(6, "pixels by which a picture is moved at random while training", at_least=0)
     channels: tuple[int, ...] = setting((16, 32, 64, 128), "of each layer; every layer halves the picture", at_least=1)
 
 
@@ -49,7 +51,7 @@ class SoundNetSettings:
     medium: ClassVar[str] = "audio"  # of the modalities it is for
 
     name: str = setting("soundnet", "SoundNet's convolutions, frozen, and a layer on top")
-    weights: str = setting("", "safetensors file with its weights; empty: random")
+    weights: str = setting("", "safetensors file with its weights; random: none")
     layers: tuple[int, ...] = setting((5, 6), "convolutions whose pooled outputs are used", at_least=1)
     window_s: float = setting(5.0, "seconds of a window", at_least=0.1)
     hidden: int = setting(0, "units of a layer between SoundNet and the head; 0: none", at_least=0)

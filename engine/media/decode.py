@@ -74,7 +74,7 @@ def decode(task: Task, preprocessing: Any) -> Loaded:
     except MemoryError:
         raise XmrError(f"{task.path}: needs more memory than a worker may take; make it smaller") from None
     except OSError as error:
-        raise XmrError(f"{task.path}: cannot be read ({error.strerror or error})") from None
+        raise XmrError(f"{task.path}: cannot be read ({error.strerror or error}); check the path") from None
     except XmrError:
         raise
     except Exception as error:  # decoders meet damaged files with any exception at all

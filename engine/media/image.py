@@ -30,7 +30,9 @@ def load(path: Path, preprocessing: Preprocessing) -> Loaded:
     """The picture as one piece. A file that is too large, cut short or no picture raises XmrError."""
     n_bytes = path.stat().st_size
     if n_bytes > MAX_BYTES:
-        raise XmrError(f"{path}: {n_bytes / 1e6:.0f} MB found, images up to {MAX_BYTES / 1e6:.0f} MB are read")
+        raise XmrError(
+            f"{path}: {n_bytes / 1e6:.0f} MB found, images up to {MAX_BYTES / 1e6:.0f} MB are read; make it smaller"
+        )
     try:
         with Image.open(path) as picture:
             return Loaded([Piece(to_square(picture, preprocessing, path))])
@@ -46,7 +48,8 @@ def to_square(picture: Image.Image, preprocessing: Preprocessing, path: Path) ->
     """(size, size, 3) uint8 of an opened picture: upright, RGB, resized as the model was trained."""
     if picture.width * picture.height >= MAX_PIXELS:
         raise XmrError(
-            f"{path}: {picture.width}x{picture.height} pixels found, less than {MAX_PIXELS / 1e6:.0f} Mpx are read"
+            f"{path}: {picture.width}x{picture.height} pixels found, less than {MAX_PIXELS / 1e6:.0f} Mpx are read; "
+            "make it smaller"
         )
     size = (preprocessing.size, preprocessing.size)
     # lets the JPEG decoder halve the picture while it decodes; at twice the size the difference is not visible

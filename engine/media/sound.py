@@ -54,7 +54,7 @@ def _read_mono(path: Path, rate_hz: int) -> tuple[Samples, list[str]]:
             if file.frames <= 0 or file.samplerate <= 0:
                 raise XmrError(f"{path}: a sound without samples; replace the file")
             if file.channels > MAX_CHANNELS:
-                raise XmrError(f"{path}: {file.channels} channels found, up to {MAX_CHANNELS} are read")
+                raise XmrError(f"{path}: {file.channels} channels found, up to {MAX_CHANNELS} are read; downmix it")
             duration_s = file.frames / file.samplerate
             if duration_s > MAX_DURATION_S:
                 raise XmrError(f"{path}: {duration_s:.0f} s found, up to {MAX_DURATION_S:.0f} s are read; cut it")
