@@ -83,7 +83,7 @@ def index(
     corpus = scan(paths, {MODALITIES[name].medium for name in opened_model.modalities})
     exists = (folder / CATALOG_NAME).is_file()
     opened = Index.open(folder) if exists else Index.create(folder, opened_model)
-    terminal.note(f"{len(corpus.files)} files found, model {opened_model.name} on {opened_model.device}")
+    terminal.note(f"{len(corpus.files)} files found")
     try:
         with terminal.progress_bar("embedding") as progress:
             summary = opened.add(corpus, opened_model, workers=workers, batch_size=batch_size, progress=progress)
@@ -180,11 +180,12 @@ def info(
 
 def _open_model(folder: Path | None, device: str) -> Any:
     from xmr.engine.model import Model
-    from xmr.engine.runtime import DEVICES
+    from xmr.engine.runtime import check_device
 
-    if device not in DEVICES:
-        raise UsageError(f"--device {device} is unknown; one of {', '.join(DEVICES)}")
-    return Model.open(folder or workspace.default_folder("model"), device)
+    check_device(device)
+    model = Model.open(folder or workspace.default_folder("model"), device)
+    terminal.note(f"model {model.name} on {model.device}")
+    return model
 
 
 def _place(hit: Any) -> str:

@@ -152,7 +152,8 @@ class Index:
     ) -> AddSummary:
         """Embed the new and changed files of a scan; forget those that have vanished from its roots.
 
-        Interrupted, it keeps what was committed; the next run goes on from there.
+        Interrupted, it keeps what was committed; the next run goes on from there. Files are decoded in processes of
+        their own, so a script that calls this needs the usual `if __name__ == "__main__":`.
         """
         self.check_model(model)
         summary = AddSummary(n_ignored=corpus.n_ignored, skipped=list(corpus.unreadable.values()))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UsageError, XmrError
 
 DEVICES = ("auto", "cpu", "cuda")
 RUNTIMES = ("auto", "onnxruntime")
@@ -40,10 +40,15 @@ class Network:
         return dict(zip(self.output_names, outputs, strict=True))
 
 
+def check_device(wish: str) -> None:
+    """UsageError for a device that does not exist anywhere."""
+    if wish not in DEVICES:
+        raise UsageError(f"--device {wish} is unknown; one of {', '.join(DEVICES)}")
+
+
 def pick_device(wish: str) -> str:
     """`cpu` or `cuda`: what is there for `auto`, and XmrError for a wish that cannot be met."""
-    if wish not in DEVICES:
-        raise XmrError(f"device {wish!r} is unknown; one of {', '.join(DEVICES)}")
+    check_device(wish)
     if wish == "cpu":
         return wish
     has_cuda = _has_cuda()

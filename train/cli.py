@@ -70,7 +70,9 @@ def train(
 
     Example: xmr train --set epochs=5
     """
-    _check_device(device)
+    from xmr.engine.runtime import check_device
+
+    check_device(device)
     if resume and (recipe or assignments or overwrite):
         raise UsageError("--resume goes on with the checkpoint's own settings; drop the other options, or --resume")
     config = None if resume else _read_settings(recipe, data or [], assignments or [])
@@ -99,7 +101,9 @@ def evaluate(
     Example: xmr eval --split val
     """
     _need_torch()
-    _check_device(device)
+    from xmr.engine.runtime import check_device
+
+    check_device(device)
     from xmr.train.checkpoint import best_of, load_checkpoint
     from xmr.train.datasets import SPLITS
     from xmr.train.evaluate import evaluate_checkpoint
@@ -175,11 +179,6 @@ def _need_torch() -> None:
     missing = [name for name in ("torch", "gensim", "safetensors", "tomli_w") if find_spec(name) is None]
     if missing:
         raise XmrError(f"{missing[0]} is not installed; pip install 'xmr[train]'")
-
-
-def _check_device(device: str) -> None:
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device} is unknown; one of auto, cpu, cuda")
 
 
 def _print_retrieval(results: list[dict[str, Any]]) -> None:

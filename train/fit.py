@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME, read_checkpoint_state
+from xmr.engine.runtime import check_device
 from xmr.train.checkpoint import (
     Checkpoint,
     best_of,
@@ -139,6 +140,7 @@ def train_step(run: Run) -> dict[str, float]:
 
 def pick_device(wish: str) -> torch.device:
     """CUDA where it is there, else the CPU, for `auto`; XmrError for a wish that cannot be met."""
+    check_device(wish)
     if wish == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if wish == "cuda" and not torch.cuda.is_available():
