@@ -95,6 +95,12 @@ def test_a_row_takes_the_label_of_a_row_with_its_id() -> None:
     assert sentences.keys == ["label:dog"]
 
 
+def test_the_label_of_a_row_is_its_own_where_its_image_has_several() -> None:
+    rows = [heard("s", "a", id="1", label="cat"), heard("t", "a", id="1", label="dog"), seen("a", "one", id="1")]
+    sounds, sentences = matched_items(rows, "sound", "text")
+    assert (sounds.keys, sentences.keys) == (["label:cat", "label:dog"], ["label:dog"])
+
+
 def test_items_of_one_key_count_once() -> None:
     rows = [heard("s", "a", label="dog"), heard("s", "b", label="dog"), heard("s", "c", label="rain")]
     sounds, images = matched_items(rows, "sound", "image")

@@ -164,7 +164,8 @@ def _items(row: Row, modality: str, label_of_id: dict[str, str]) -> list[tuple[A
     contents: Sequence[Any] = (
         row.captions if modality == "text" else [row.files[modality]] if modality in row.files else []
     )
-    return [(content, label_of_id.get(row.id, row.key)) for content in contents]
+    key = row.key if row.label is not None else label_of_id.get(row.id, row.key)
+    return [(content, key) for content in contents]
 
 
 def _unique(pairs: Iterable[tuple[Any, str]]) -> Items:
