@@ -52,10 +52,11 @@ def main() -> None:
     xmr("eval")
     records = xmr("eval", "--json")
     xmr("export")
-    n_files = gather_val_media(options.pairs, folder / "corpus")
+    gather_val_media(options.pairs, folder / "corpus")
     xmr("index", "corpus")
     for modality, to in (("images", "sound"), ("sounds", "image"), ("images", "text")):
-        for path in sorted((folder / "corpus" / modality).iterdir())[:: n_files // 7][:N_QUERIES]:
+        files = sorted((folder / "corpus" / modality).iterdir())
+        for path in files[:: max(1, len(files) // N_QUERIES)][:N_QUERIES]:
             xmr("query", f"--{modality[:-1]}", path.relative_to(folder), "--to", to, "-k", 3)
     for sentence in ("a dog barks", "waves break on a beach", "an airplane in the sky"):
         xmr("query", "--text", sentence, "--to", "image,sound", "-k", 5)
@@ -65,8 +66,8 @@ def main() -> None:
     print("\nseconds:", report["seconds"], "total:", report["total_s"])
 
 
-def gather_val_media(sources: list[Path], corpus: Path) -> int:
-    """Copy the val rows' images and sounds, and write their captions; the number of files."""
+def gather_val_media(sources: list[Path], corpus: Path) -> None:
+    """Copy the val rows' images and sounds, and write their captions."""
     captions: list[str] = []
     for name in ("images", "sounds"):
         (corpus / name).mkdir(parents=True)
@@ -81,7 +82,6 @@ def gather_val_media(sources: list[Path], corpus: Path) -> int:
                     path = (source / row[modality]).resolve()
                     shutil.copy2(path, corpus / f"{modality}s" / path.name)
     (corpus / "captions.txt").write_text("\n".join(captions) + "\n")
-    return sum(1 for path in corpus.rglob("*") if path.is_file())
 
 
 if __name__ == "__main__":
