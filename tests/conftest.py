@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# a shell that starts the tests in the background lets them ignore Ctrl-C, and the processes that they start too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 XMR = Path(sys.executable).with_name("xmr")
 CONCEPTS = ("bell", "dog", "rain", "siren")

@@ -141,7 +141,7 @@ def test_a_preprocessing_that_is_not_understood_is_refused(folder: Path) -> None
 
 @pytest.mark.parametrize("arguments", [{"device": "abacus"}, {"runtime": "abacus"}])
 def test_an_unknown_device_or_runtime_is_refused(arguments: dict[str, str], exported: Path) -> None:
-    with pytest.raises(XmrError, match="'abacus' is unknown; one of auto"):
+    with pytest.raises(XmrError, match=r"abacus'? is unknown; one of auto"):
         Model.open(exported, **arguments)
 
 
