@@ -41,7 +41,8 @@ class EmbeddedFile:
 
     @property
     def is_complete(self) -> bool:
-        return self._n_tasks == 0 and all(item.vector is not None for item in self.items)
+        # from the end, where those that still wait stand: a text may have a million lines
+        return self._n_tasks == 0 and all(item.vector is not None for item in reversed(self.items))
 
     def take(self, decoded: Decoded) -> list[tuple[EmbeddedItem, NDArray[Any]]]:
         """Note what came of one task; what is left to embed."""

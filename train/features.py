@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice
@@ -46,8 +46,8 @@ class Features:
         places = (self._place[str(path)] for path in paths)
         return np.stack([self._parts[part][row] for part, row in places])
 
-    def add_part(self, paths: Iterable[str], rows: NDArray[Any]) -> None:
-        self._place.update({path: (len(self._parts), row) for row, path in enumerate(paths)})
+    def add_part(self, row_of_path: Mapping[str, int], rows: NDArray[Any]) -> None:
+        self._place.update({path: (len(self._parts), row) for path, row in row_of_path.items()})
         self._parts.append(rows)
 
 
@@ -68,8 +68,7 @@ def cached_features(
     wanted = {_file_key(path) for path in paths}
     features = Features()
     for keys, rows in _read_parts(folder):
-        fresh = [key in wanted for key in keys]
-        features.add_part([path if is_fresh else "" for (path, _, _), is_fresh in zip(keys, fresh, strict=True)], rows)
+        features.add_part({key[0]: row for row, key in enumerate(keys) if key in wanted}, rows)
         wanted -= set(keys)
     errors: list[str] = []
     run: Callable[[NDArray[Any]], NDArray[Any]] | None = None
@@ -112,7 +111,7 @@ def _batches(
 def _add_part(features: Features, folder: Path, keys: list[FileKey], batches: list[NDArray[Any]]) -> None:
     rows = np.concatenate(batches)
     _write_part(folder, keys, rows)
-    features.add_part([path for path, _, _ in keys], rows)
+    features.add_part({path: row for row, (path, _, _) in enumerate(keys)}, rows)
 
 
 def _frozen_part(encoder: Encoder, batch: NDArray[Any], device: torch.device) -> Callable[[NDArray[Any]], NDArray[Any]]:
