@@ -13,19 +13,21 @@ from typing import Any
 
 from xmr.engine.errors import XmrError
 
-FORMAT = 1
+FORMAT = 2
 BUSY_S = 30.0  # how long to wait for another process that holds the catalog
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE segments (
-    id INTEGER PRIMARY KEY, file TEXT NOT NULL, modality TEXT NOT NULL, rows INTEGER NOT NULL, sha256 TEXT NOT NULL);
+    id INTEGER PRIMARY KEY, file TEXT NOT NULL, modality TEXT NOT NULL, rows INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    first_item INTEGER NOT NULL);
 CREATE TABLE items (
     id INTEGER PRIMARY KEY, segment INTEGER NOT NULL REFERENCES segments, row INTEGER NOT NULL,
     modality TEXT NOT NULL, path TEXT NOT NULL, start_s REAL, end_s REAL, text TEXT,
     sha256 TEXT NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
     metadata TEXT NOT NULL DEFAULT '{}', deleted INTEGER NOT NULL DEFAULT 0, UNIQUE (segment, row));
 CREATE INDEX items_of_path ON items (path) WHERE NOT deleted;
+CREATE INDEX deleted_items ON items (segment, row) WHERE deleted;
 CREATE TABLE skipped (path TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -39,6 +41,7 @@ class Segment:
     modality: str
     rows: int
     sha256: str
+    first_item: int  # id of the item of row 0; those of the other rows follow
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Item:
     metadata: str  # JSON
 
 
+SEGMENT_COLUMNS = ", ".join(column.name for column in fields(Segment))
 ITEM_COLUMNS = ", ".join(column.name for column in fields(Item))
 
 
@@ -103,12 +107,12 @@ class Catalog:
 
     def segments(self, modalities: Sequence[str] | None = None) -> list[Segment]:
         """All segments, or those of some modalities, oldest first."""
-        rows = self._query("SELECT id, file, modality, rows, sha256 FROM segments ORDER BY id")
+        rows = self._query(f"SELECT {SEGMENT_COLUMNS} FROM segments ORDER BY id")
         return [Segment(*row) for row in rows if modalities is None or row[2] in modalities]
 
-    def live_rows(self, segment: int) -> list[tuple[int, int]]:
-        """(row, item id) of the items of a segment that can be found."""
-        return self._query("SELECT row, id FROM items WHERE segment = ? AND NOT deleted", (segment,))
+    def deleted_rows(self) -> list[tuple[int, int]]:
+        """(segment, row) of the items that can no longer be found."""
+        return self._query("SELECT segment, row FROM items WHERE deleted")
 
     def item(self, item_id: int) -> Item:
         [row] = self._query(f"SELECT {ITEM_COLUMNS} FROM items WHERE id = ?", (item_id,))
@@ -122,10 +126,13 @@ class Catalog:
     def next_segment(self) -> int:
         return int(self._query("SELECT coalesce(max(id), 0) + 1 FROM segments")[0][0])
 
+    def next_item(self) -> int:
+        return int(self._query("SELECT coalesce(max(id), 0) + 1 FROM items")[0][0])
+
     def add(self, segments: Iterable[Segment], items: Iterable[Item]) -> None:
-        marks = ", ".join("?" * len(fields(Item)))
-        self._connection.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?)", map(astuple, segments))
-        self._connection.executemany(f"INSERT INTO items ({ITEM_COLUMNS}) VALUES ({marks})", map(astuple, items))
+        """The items of a segment come together, in the order of its rows, which is that of their ids."""
+        self._insert("segments", SEGMENT_COLUMNS, segments)
+        self._insert("items", ITEM_COLUMNS, items)
 
     def skip(self, path: str, reason: str) -> None:
         self._connection.execute("INSERT INTO skipped VALUES (?, ?)", (path, reason))
@@ -160,6 +167,10 @@ class Catalog:
             yield
         finally:
             self._roll_back()
+
+    def _insert(self, table: str, columns: str, rows: Iterable[Segment] | Iterable[Item]) -> None:
+        marks = ", ".join("?" * (columns.count(",") + 1))
+        self._connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", map(astuple, rows))
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:  # SQLite itself rolls back after some errors

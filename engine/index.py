@@ -6,27 +6,29 @@ can be repeated.
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmr.engine.catalog import Catalog, Item, Segment
+from xmr.engine.codes import Codes
 from xmr.engine.corpus import CorpusFile, Scan
 from xmr.engine.embed import EmbeddedFile, EmbeddedItem, embed_files
 from xmr.engine.errors import XmrError
+from xmr.engine.files import sync_folder, write_whole
 from xmr.engine.model import BATCH_SIZE, Model, sha256_of
 from xmr.engine.search import Gallery, top_k
 
 CATALOG_NAME = "catalog.db"
 SEGMENTS_NAME = "segments"
 LOCK_NAME = "writer.lock"
+ROWS_SUFFIX, CODES_SUFFIX = ".f32.npy", ".i8"  # of a segment's files; Codes adds to the second
 COMMIT_ITEMS = 4096  # a commit is made after so many items or seconds, at the end of a file
 COMMIT_S = 30.0
 
@@ -67,6 +69,7 @@ class Index:
         self.folder = folder
         self._catalog = Catalog(folder / CATALOG_NAME)
         self.meta = self._catalog.meta
+        self._open_gallery: tuple[tuple[int, ...], Gallery] | None = None  # of these segments
 
     @classmethod
     def open(cls, folder: Path | str) -> "Index":
@@ -87,7 +90,7 @@ class Index:
                 raise XmrError(f"{folder}: an index is there already; open it or choose another folder")
             meta = {"model": model.name, "fingerprint": model.fingerprint, "dim": model.dim}
             Catalog.create(folder / CATALOG_NAME, meta).close()
-            _fsync_folder(folder)
+            sync_folder(folder)
         return cls(folder)
 
     def __len__(self) -> int:
@@ -133,13 +136,15 @@ class Index:
         queries = np.atleast_2d(query_vectors)
         with self._catalog.snapshot():
             segments = self._catalog.segments(self._modalities(to))
-            found = [self._search_segment(segment, queries, k) for segment in segments]
-            hits: list[Hit] = []
-            for query in range(len(queries)):
-                best = sorted((-score, item) for of_query in found for score, item in of_query[query])[:k]
-                kept = [(-score, item) for score, item in best if min_score is None or -score >= min_score]
-                hits.extend(self._hit(query, rank, *pair) for rank, pair in enumerate(kept, start=1))
-        return hits
+            if not segments:
+                return []
+            live, item_of_row = self._items_of_rows(segments)
+            scores, rows = top_k(queries, self._gallery(segments), k, allow=live)
+            return [
+                self._hit(query, place + 1, float(scores[query, place]), int(item_of_row[row]))
+                for (query, place), row in np.ndenumerate(rows)
+                if row >= 0 and (min_score is None or scores[query, place] >= min_score)
+            ]
 
     def add(
         self,
@@ -188,8 +193,13 @@ class Index:
         for result in files:
             for item in result.items if result.error is None else []:
                 rows_of.setdefault(item.modality, []).append((result.file, item))
-        numbers = count(self._catalog.next_segment())
-        segments = [self._write_segment(next(numbers), modality, rows) for modality, rows in rows_of.items()]
+        first_items = accumulate(map(len, rows_of.values()), initial=self._catalog.next_item())
+        segments = [
+            self._write_segment(number, modality, rows, first_item)
+            for number, (modality, rows), first_item in zip(
+                count(self._catalog.next_segment()), rows_of.items(), first_items, strict=False
+            )
+        ]
         items = [
             _catalog_item(segment.id, row, file, item, digests[file.path])
             for segment in segments
@@ -204,18 +214,16 @@ class Index:
         for result in files:
             _count(summary, result)
 
-    def _write_segment(self, number: int, modality: str, rows: list[tuple[CorpusFile, EmbeddedItem]]) -> Segment:
+    def _write_segment(
+        self, number: int, modality: str, rows: list[tuple[CorpusFile, EmbeddedItem]], first_item: int
+    ) -> Segment:
         vectors = np.stack([item.vector for _, item in rows if item.vector is not None])
-        path = self.folder / SEGMENTS_NAME / f"{number:06d}.f32.npy"
-        unborn = path.with_name(f".{path.name}.{os.getpid()}")
-        with unborn.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        digest = sha256_of(unborn)
-        unborn.replace(path)
-        _fsync_folder(path.parent)
-        return Segment(number, path.name, modality, len(vectors), digest)
+        path = self.folder / SEGMENTS_NAME / f"{number:06d}{ROWS_SUFFIX}"
+        write_whole(path, lambda file: np.save(file, vectors, allow_pickle=False))
+        digest = sha256_of(path)
+        Codes.encode(vectors).save(self._codes_path(path.name), digest)
+        sync_folder(path.parent)
+        return Segment(number, path.name, modality, len(vectors), digest, first_item)
 
     def _changed_files(self, files: Sequence[CorpusFile]) -> list[CorpusFile]:
         """Files the index does not hold as they are now; one that was only touched gets its new time noted."""
@@ -248,9 +256,9 @@ class Index:
 
     def _drop_orphans(self) -> None:
         """Segment files that an interrupted writer left without making them visible."""
-        known = {segment.file for segment in self._catalog.segments()}
+        known = {segment.file.removesuffix(ROWS_SUFFIX) for segment in self._catalog.segments()}
         for path in (self.folder / SEGMENTS_NAME).iterdir():
-            if path.name not in known:
+            if path.name.split(".")[0] not in known:
                 path.unlink()
 
     def _modalities(self, to: Sequence[str] | str | None) -> list[str]:
@@ -264,19 +272,33 @@ class Index:
                 )
         return wanted
 
-    def _search_segment(self, segment: Segment, queries: NDArray[np.float32], k: int) -> list[list[tuple[float, int]]]:
-        """Per query the best (score, item id) of one segment."""
-        vectors = self._open_segment(segment)
-        live = np.zeros(len(vectors), dtype=np.bool_)
-        id_of_row = np.zeros(len(vectors), dtype=np.int64)
-        for row, item in self._catalog.live_rows(segment.id):
-            live[row], id_of_row[row] = True, item
-        # segments were written by `add`, whose rows are finite: the check of Gallery.encode would read them all
-        scores, rows = top_k(queries, Gallery(vectors), k, allow=live)
-        return [
-            [(float(score), int(id_of_row[row])) for score, row in zip(*pair, strict=True) if row >= 0]
-            for pair in zip(scores, rows, strict=True)
-        ]
+    def _items_of_rows(self, segments: Sequence[Segment]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which rows of these segments can be found, and the id of each row's item."""
+        ids = [np.arange(segment.rows, dtype=np.int64) + segment.first_item for segment in segments]
+        live = np.ones(sum(map(len, ids)), dtype=np.bool_)
+        first_rows = np.cumsum([0, *map(len, ids)]).tolist()
+        first_row_of = {segment.id: first for segment, first in zip(segments, first_rows, strict=False)}
+        for segment_id, row in self._catalog.deleted_rows():
+            if segment_id in first_row_of:
+                live[first_row_of[segment_id] + row] = False
+        return live, np.concatenate(ids)
+
+    def _gallery(self, segments: Sequence[Segment]) -> Gallery:
+        """The segments as one gallery, memory-mapped; opened once as long as they stay the same."""
+        key = tuple(segment.id for segment in segments)
+        if self._open_gallery is None or self._open_gallery[0] != key:
+            rows = [self._open_segment(segment) for segment in segments]
+            codes = [Codes.open(self._codes_path(segment.file), segment.sha256) for segment in segments]
+            try:
+                self._open_gallery = key, Gallery(rows, codes)
+            except ValueError as error:
+                raise XmrError(
+                    f"{self.folder}: codes do not match their rows ({error}); index again elsewhere"
+                ) from None
+        return self._open_gallery[1]
+
+    def _codes_path(self, file: str) -> Path:
+        return self.folder / SEGMENTS_NAME / file.replace(ROWS_SUFFIX, CODES_SUFFIX)
 
     def _open_segment(self, segment: Segment) -> NDArray[np.float32]:
         path = self.folder / SEGMENTS_NAME / segment.file
@@ -312,14 +334,6 @@ def _writer_lock(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise XmrError(f"{folder}: another process is writing to this index; wait until it is done") from None
         yield
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digests(files: list[EmbeddedFile]) -> dict[Path, str]:

@@ -14,13 +14,14 @@ MODULES = sorted(
     ".".join(("xmr.engine", *path.relative_to(ENGINE).with_suffix("").parts)).removesuffix(".__init__")
     for path in ENGINE.rglob("*.py")
 )
-LEAVES = {"catalog", "errors", "media", "metrics", "terminal", "workspace"}
+LEAVES = {"catalog", "errors", "files", "media", "metrics", "terminal", "workspace"}
 FILES = LEAVES | {"runtime", "trt", "corpus"}
-ROOMS = FILES | {"catalog", "model", "embed", "index", "search", "localize", "info"}
+ROOMS = FILES | {"catalog", "model", "embed", "index", "codes", "search", "localize", "info"}
 MAY_IMPORT = {
     **{leaf: {"errors", "media"} for leaf in LEAVES},
     **dict.fromkeys(FILES - LEAVES, FILES),
     **dict.fromkeys(ROOMS - FILES, ROOMS),
+    "codes": ROOMS | {"_topk"},
     "search": ROOMS | {"_topk", "_topk_cuda"},
     "cli": ROOMS,
     "serve": ROOMS,
@@ -103,4 +104,4 @@ def test_training_takes_from_the_engine_only_what_both_share(path: Path) -> None
 
 def test_kernels_know_nothing_of_python() -> None:
     with_python = {path.name for path in (ROOT / "csrc").iterdir() if "pybind11" in path.read_text()}
-    assert with_python == {"bindings.cpp"}
+    assert with_python == {"bindings.cpp", "cuda_bindings.cpp"}

@@ -401,7 +401,7 @@ def test_a_damaged_catalog_is_refused(content: bytes, index: Index) -> None:
 def test_another_format_is_refused(index: Index) -> None:
     with closing(sqlite3.connect(index.folder / "catalog.db")) as catalog, catalog:
         catalog.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
-    with pytest.raises(XmrError, match="index format 99 found, this version reads 1"):
+    with pytest.raises(XmrError, match="index format 99 found, this version reads 2"):
         Index.open(index.folder)
 
 

@@ -1,0 +1,13 @@
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+def device_count() -> int: ...
+
+class Gallery:
+    def __init__(self, segments: list[NDArray[np.float32]], dtype: Literal["int8", "float16"] = "int8") -> None: ...
+    def __len__(self) -> int: ...
+    def top_k(
+        self, queries: NDArray[np.float32], k: int, allow: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...

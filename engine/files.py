@@ -1,0 +1,25 @@
+"""Files that are there as a whole or not at all, whatever interrupts their writing."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a file under another name; sync it, then give it its own. The folder is for `sync_folder`."""
+    unborn = path.with_name(f".{path.name}.{os.getpid()}")
+    with unborn.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    unborn.replace(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of its files last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,54 @@
+// One search on emulated GPUs. Arguments: seed, line and first thread of a barrier to leave out, GPUs, their free bytes,
+// coding, capacity, k, queries, dim, whether flags follow, rows of each segment. stdin: the segments, the queries, the
+// flags. stdout: scores, rows.
+#include "emulation.h"
+
+#include "topk_cuda.h"
+
+namespace {
+
+template <typename Value>
+std::vector<Value> read(std::int64_t n) {
+    std::vector<Value> values(n);
+    if (std::fread(values.data(), sizeof(Value), values.size(), stdin) != values.size()) std::exit(2);
+    return values;
+}
+
+template <typename Value>
+void write(const std::vector<Value>& values) {
+    std::fwrite(values.data(), sizeof(Value), values.size(), stdout);
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+    const auto number = [&] { return std::atoll(*++arguments); };
+    emulation::seed = static_cast<unsigned>(number());
+    emulation::skipped_line = static_cast<int>(number());
+    emulation::skipped_from = static_cast<unsigned>(number());
+    emulation::n_devices = static_cast<int>(number());
+    emulation::free_bytes = static_cast<std::size_t>(number());
+    const auto coding = *++arguments == std::string("int8") ? xmr::CudaCoding::int8 : xmr::CudaCoding::float16;
+    const std::int64_t capacity = number(), k = number(), n_queries = number(), dim = number();
+    const bool has_flags = number();
+    std::vector<std::vector<float>> rows;
+    std::vector<xmr::RowSpan> segments;
+    while (arguments[1]) {
+        const std::int64_t n_rows = number();
+        rows.push_back(read<float>(n_rows * dim));
+        segments.push_back({rows.back().data(), n_rows});
+    }
+    const auto queries = read<float>(n_queries * dim);
+    try {
+        xmr::CudaGallery gallery(segments, dim, coding, capacity);
+        const auto flags = read<std::uint8_t>(has_flags ? gallery.n_rows() : 0);
+        std::vector<float> scores(n_queries * k);
+        std::vector<std::int64_t> found(n_queries * k);
+        gallery.top_k(queries.data(), n_queries, k, has_flags ? flags.data() : nullptr, scores.data(), found.data());
+        write(scores);
+        write(found);
+    } catch (const std::runtime_error& error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        return 1;
+    }
+}

@@ -1,0 +1,318 @@
+"""The CUDA kernels without a GPU: compiled by g++ under tests/cuda/emulation.h, they answer as a float64 brute force.
+
+A warp's lanes and a block's threads take turns in an order drawn from a seed, shared memory starts poisoned, and the
+sanitizers look on. What they are there to catch is planted and has to be caught. What nvcc makes of the kernels is
+looked at where its tools are.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+ROOT = Path(__file__).parents[1]
+CODINGS = ["int8", "float16"]
+
+
+def normal(rows: int, dim: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
+
+
+def compile_driver(folder: Path, *flags: str, csrc: Path = ROOT / "csrc") -> Path:
+    """The emulated search as a program, or a skip that says what is missing."""
+    if not shutil.which("g++"):
+        pytest.skip("g++ is missing: the CUDA kernels are not tested")
+    cuda, driver = ROOT / "tests" / "cuda", folder / "driver"
+    sources = ["-x", "c++", str(cuda / "driver.cpp"), str(csrc / "topk_cuda.cu")]
+    options = ["-std=c++20", "-g", "-pthread", "-I", str(csrc), "-include", str(cuda / "emulation.h")]
+    subprocess.run(["g++", *options, *(flags or ["-O2"]), *sources, "-o", str(driver)], check=True)
+    return driver
+
+
+@pytest.fixture(scope="session")
+def plain_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_driver(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="session")
+def address_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    flags = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+    return compile_driver(tmp_path_factory.mktemp("address"), *flags)
+
+
+@pytest.fixture(scope="session")
+def thread_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_driver(tmp_path_factory.mktemp("thread"), "-O1", "-fsanitize=thread", "-DXMR_EMULATED_THREADS")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One search; the capacity of the buffers is small, so that small galleries fill them."""
+
+    segments: list[Floats]
+    queries: Floats
+    k: int
+    allow: NDArray[np.bool_] | None = None
+    coding: str = "int8"
+    capacity: int = 512
+    n_devices: int = 1
+    seed: int = 0
+    free_bytes: int = 1 << 40
+    skipped_line: int = 0  # a barrier in topk_cuda.cuh that the threads from skipped_from on leave out
+    skipped_from: int = 0
+
+    def run(self, *command: str | Path) -> "subprocess.CompletedProcess[bytes]":
+        numbers = [self.seed, self.skipped_line, self.skipped_from, self.n_devices, self.free_bytes, self.coding]
+        numbers += [self.capacity, self.n_places, *self.queries.shape, int(self.allow is not None)]
+        numbers += map(len, self.segments)
+        arrays = [*self.segments, self.queries] + ([] if self.allow is None else [self.allow])
+        given = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+        return subprocess.run([*map(str, command), *map(str, numbers)], input=given, capture_output=True, timeout=300)
+
+    @property
+    def n_places(self) -> int:
+        return min(self.k, sum(map(len, self.segments)))
+
+    def search(self, *command: str | Path) -> tuple[Floats, Rows]:
+        done = self.run(*command)
+        assert done.returncode == 0, done.stderr.decode()
+        shape = (len(self.queries), self.n_places)
+        n_scores = shape[0] * shape[1]
+        scores = np.frombuffer(done.stdout, np.float32, n_scores)
+        return scores.reshape(shape), np.frombuffer(done.stdout, np.int64, n_scores, 4 * n_scores).reshape(shape)
+
+    def brute_force(self) -> tuple[Floats, Rows]:
+        """Every score as topk.h defines it: 32 sums in double, then halved."""
+        gallery = np.concatenate(self.segments).astype(np.float64)
+        queries = self.queries.astype(np.float64)
+        sums = np.zeros((len(queries), len(gallery), 32))
+        for first in range(0, queries.shape[1], 32):
+            products = queries[:, None, first : first + 32] * gallery[None, :, first : first + 32]
+            sums[:, :, : products.shape[2]] += products
+        while sums.shape[2] > 1:
+            half = sums.shape[2] // 2
+            sums = sums[:, :, :half] + sums[:, :, half:]
+        scores = sums[:, :, 0]
+        if self.allow is not None:
+            scores[:, ~self.allow] = -np.inf
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
+        best = np.take_along_axis(scores, rows, axis=1)
+        with np.errstate(over="ignore"):
+            return best.astype(np.float32), np.where(best == -np.inf, -1, rows)
+
+    def is_answer(self, stdout: bytes) -> bool:
+        return stdout == b"".join(array.tobytes() for array in self.brute_force())
+
+
+def assert_is_brute_force(case: Case, *command: str | Path) -> None:
+    scores, rows = case.search(*command)
+    expected_scores, expected_rows = case.brute_force()
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(scores, expected_scores)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize(
+    ("n_queries", "rows", "dim", "k"),
+    [
+        (1, 1, 1, 1),
+        (3, 5, 0, 3),
+        (1, 7, 3, 9),
+        (1, 1000, 33, 10),
+        (2, 129, 300, 5),
+        (8, 700, 64, 40),
+        (8, 130, 4096, 3),  # the queries do not fit into shared memory
+        (9, 129, 65, 7),
+        (129, 257, 40, 1),
+        (20, 2100, 16, 10),
+        (1, 2500, 8, 2048),
+        (9, 2100, 4, 2048),
+    ],
+)
+def test_the_kernels_answer_as_the_brute_force(
+    plain_driver: Path, coding: str, n_queries: int, rows: int, dim: int, k: int
+) -> None:
+    case = Case([normal(rows, dim, seed=2)], normal(n_queries, dim, seed=1), k, coding=coding)
+    assert_is_brute_force(case, plain_driver)
+
+
+def one_outlier_dimension() -> Floats:
+    gallery = normal(1500, 24)
+    gallery[:, 5] *= 60
+    return gallery
+
+
+def a_cone() -> Floats:
+    return (np.ones(24) + 1e-7 * normal(1500, 24)).astype(np.float32)
+
+
+def duplicates() -> Floats:
+    return np.tile(normal(7, 24), (215, 1))[:1500]
+
+
+def whole_numbers() -> Floats:
+    return np.random.default_rng(0).integers(-2, 3, (1500, 24)).astype(np.float32)
+
+
+def worst_first() -> Floats:
+    gallery = normal(1500, 24)
+    return np.ascontiguousarray(gallery[np.argsort(gallery @ normal(1, 24, seed=1)[0])])
+
+
+def denormals() -> Floats:
+    return (normal(700, 24).astype(np.float64) * 1e-40).astype(np.float32)
+
+
+def huge_norms() -> Floats:
+    return normal(700, 24) * np.float32(1e30)
+
+
+def norms_of_all_sizes() -> Floats:
+    exponents = np.random.default_rng(3).uniform(-37, 37, (1500, 1))
+    return (normal(1500, 24).astype(np.float64) * 10**exponents).astype(np.float32)
+
+
+def zeros() -> Floats:
+    return np.zeros((700, 24), np.float32)
+
+
+GALLERIES = [
+    one_outlier_dimension,
+    a_cone,
+    duplicates,
+    whole_numbers,
+    worst_first,
+    denormals,
+    huge_norms,
+    norms_of_all_sizes,
+    zeros,
+]
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("n_queries", [1, 9])
+@pytest.mark.parametrize("make", GALLERIES, ids=lambda make: make.__name__)
+def test_the_rows_may_be_anything(plain_driver: Path, make: Callable[[], Floats], n_queries: int, coding: str) -> None:
+    assert_is_brute_force(Case([make()], normal(n_queries, 24, seed=1), 20, coding=coding), plain_driver)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("factor", [0, 1e-42, 1e-30, 1e30])
+def test_the_queries_may_have_any_length(plain_driver: Path, factor: float, coding: str) -> None:
+    queries = (normal(3, 24, seed=1).astype(np.float64) * factor).astype(np.float32)
+    assert_is_brute_force(Case([normal(700, 24)], queries, 20, coding=coding), plain_driver)
+
+
+@pytest.mark.parametrize("n_queries", [2, 9])
+@pytest.mark.parametrize("n_allowed", [0, 1, 5, 60, 999])
+def test_rows_that_are_not_allowed_are_never_found(plain_driver: Path, n_queries: int, n_allowed: int) -> None:
+    allow = np.zeros(1000, np.bool_)
+    allow[np.random.default_rng(3).permutation(1000)[:n_allowed]] = True
+    assert_is_brute_force(Case([normal(1000, 10)], normal(n_queries, 10, seed=1), 20, allow), plain_driver)
+
+
+@pytest.mark.parametrize("n_queries", [2, 9])
+@pytest.mark.parametrize("n_devices", [1, 2, 3])
+def test_segments_are_numbered_through_and_spread_over_the_gpus(
+    plain_driver: Path, n_devices: int, n_queries: int
+) -> None:
+    segments = [normal(rows, 12, seed=rows) for rows in (1, 300, 0, 77, 500)]
+    segments[4][:77] = segments[3]
+    allow = np.arange(878) % 3 > 0
+    case = Case(segments, normal(n_queries, 12), 50, allow, n_devices=n_devices)
+    assert_is_brute_force(case, plain_driver)
+
+
+def test_more_gpus_than_rows(plain_driver: Path) -> None:
+    assert_is_brute_force(Case([normal(2, 4)], normal(1, 4, seed=1), 2, n_devices=5), plain_driver)
+
+
+MIXED = [
+    Case([worst_first()], normal(2, 24, seed=1), 20),
+    Case([worst_first()], normal(9, 24, seed=1), 20, np.arange(1500) % 5 > 0, coding="float16"),
+]
+
+
+@pytest.mark.parametrize("case", MIXED, ids=["scan", "tiles"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_order_of_the_threads_changes_no_bit(plain_driver: Path, case: Case, seed: int) -> None:
+    assert replace(case, seed=seed).run(plain_driver).stdout == case.run(plain_driver).stdout
+
+
+@pytest.mark.parametrize("case", MIXED, ids=["scan", "tiles"])
+def test_no_access_is_out_of_bounds(address_driver: Path, case: Case) -> None:
+    assert_is_brute_force(case, address_driver)
+
+
+@pytest.mark.parametrize("n_queries", [2, 9])
+@pytest.mark.parametrize("coding", CODINGS)
+def test_no_access_is_out_of_bounds_at_odd_sizes(address_driver: Path, coding: str, n_queries: int) -> None:
+    segments = [normal(200, 19, seed=2), normal(141, 19, seed=3)]
+    allow = np.arange(341) % 7 > 0
+    case = Case(segments, normal(n_queries, 19, seed=1), 100, allow, coding=coding, n_devices=2)
+    assert_is_brute_force(case, address_driver)
+
+
+def threads() -> list[str]:
+    """How to start a program under ThreadSanitizer, which needs the addresses where it expects them."""
+    return ["setarch", "-R"] if shutil.which("setarch") else []
+
+
+@pytest.mark.parametrize("n_queries", [1, 9])
+def test_no_two_threads_race(thread_driver: Path, n_queries: int) -> None:
+    case = Case([normal(140, 9)], normal(n_queries, 9, seed=1), 20, np.arange(140) % 5 > 0)
+    done = case.run(*threads(), thread_driver)
+    if b"unexpected memory mapping" in done.stderr or b"setarch: failed" in done.stderr:
+        pytest.skip(f"ThreadSanitizer does not start here: {done.stderr.decode()}")
+    assert done.returncode == 0, done.stderr.decode()
+    assert case.is_answer(done.stdout)
+
+
+KERNELS = (ROOT / "csrc" / "topk_cuda.cuh").read_text()
+BARRIERS = [number for number, line in enumerate(KERNELS.splitlines(), 1) if "__syncthreads();" in line]
+
+
+@pytest.mark.parametrize("line", BARRIERS)
+def test_every_barrier_is_needed(plain_driver: Path, line: int) -> None:
+    for case in MIXED:
+        for seed in range(5):
+            done = replace(case, seed=seed, skipped_line=line).run(plain_driver)
+            if done.returncode or not case.is_answer(done.stdout):
+                return
+    pytest.fail(f"line {line}: without the barrier the answers are the same")
+
+
+@pytest.mark.parametrize("line", BARRIERS)
+def test_a_barrier_that_half_of_a_block_reaches_is_reported(plain_driver: Path, line: int) -> None:
+    answers = [replace(case, skipped_line=line, skipped_from=128).run(plain_driver) for case in MIXED]
+    assert any(b"barrier divergence" in done.stderr for done in answers)
+
+
+def test_a_write_out_of_bounds_is_reported(tmp_path: Path) -> None:
+    guard = "if (is_candidate && place < search.capacity)"
+    assert KERNELS.count(guard) == 1
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    (tmp_path / "csrc" / "topk_cuda.cuh").write_text(KERNELS.replace(guard, "if (is_candidate)"))
+    driver = compile_driver(tmp_path, "-O0", "-fsanitize=address", csrc=tmp_path / "csrc")
+    assert b"heap-buffer-overflow" in MIXED[0].run(driver).stderr
+
+
+def test_a_machine_without_a_gpu_says_so(plain_driver: Path) -> None:
+    done = Case([normal(3, 4)], normal(1, 4), 1, n_devices=0).run(plain_driver)
+    assert done.returncode == 1
+    assert done.stderr.decode() == "no usable NVIDIA GPU found: no CUDA-capable device is detected\n"
+
+
+def test_a_gallery_that_does_not_fit_says_how_much_is_missing(plain_driver: Path) -> None:
+    done = Case([normal(1000, 1024)], normal(1, 1024), 1, free_bytes=1 << 22).run(plain_driver)
+    assert done.returncode == 1
+    assert re.fullmatch(r"the gallery needs 4.9 MiB, GPU 0 has 4.0 MiB free\n", done.stderr.decode())
