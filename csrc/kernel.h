@@ -30,16 +30,24 @@ struct alignas(64) QueryBounds {
     double offset[GROUP_QUERIES];         // 128 times the sum of a: what the stored codes add to <a, c>
 };
 
-// One or two groups of queries against one or two blocks.
+// One group of queries against one, two or four blocks, or two groups against one or two.
 struct Product {
     const QueryTile* queries;  // n_tiles(dim) for each group
     std::int64_t n_groups;
     std::int64_t n_queries;  // in all groups
-    const std::uint8_t* blocks[2];
+    const std::uint8_t* blocks[4];
     std::int64_t n_blocks;
     std::int64_t dim;
-    std::int32_t* dots;  // [group][block][query][row] written, 2 x 2 tiles of TILE_DOTS; 64-byte aligned
+    const std::uint8_t* ahead;  // memory to bring into the cache meanwhile,
+    std::int64_t ahead_bytes;   // so much for every TILE_DIMS dimensions
+    std::int32_t* dots;         // [group][block][query][row] written, tiles of TILE_DOTS; 64-byte aligned
 };
+
+// The part of `ahead` that belongs to a tile.
+inline void fetch_ahead(const Product& p, std::int64_t tile) {
+    constexpr std::int64_t LINE = 64;
+    for (std::int64_t i = 0; i < p.ahead_bytes; i += LINE) __builtin_prefetch(p.ahead + tile * p.ahead_bytes + i, 0, 2);
+}
 
 inline const std::int8_t* group_codes(const Product& p, std::int64_t group) {
     return p.queries[group * n_tiles(p.dim)].codes;

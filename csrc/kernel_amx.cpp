@@ -15,8 +15,9 @@
 namespace xmr {
 namespace {
 
-// The intrinsics of gcc want the registers as digits: 0 to 3 hold the dots of group 0 with block 0, 0 with 1, 1 with 0,
-// 1 with 1; 4 and 5 the queries of the two groups; 6 and 7 the rows of the two blocks.
+// The intrinsics of gcc want the registers as digits. 0 to 3 hold the dots, in the order of Product; 4 the queries of the
+// first group; 6 and 7 rows; 5 the queries of the second group, or rows. Past the last dimension of a block stands the
+// next one: zeros of the queries meet it.
 constexpr int FIRST_OF_ROWS = 6;
 constexpr std::int64_t STRIDE = 64;  // bytes between the rows of every tile, in memory as in the register
 
@@ -32,8 +33,9 @@ XMR_AMX void begin(std::int64_t n_queries) {
     TileShapes shapes;
     for (int tile = 0; tile < 8; ++tile) {
         shapes.row_bytes[tile] = STRIDE;
-        // fewer queries than a tile holds take less time
-        shapes.n_rows[tile] = static_cast<std::uint8_t>(tile >= FIRST_OF_ROWS ? 16 : std::min<std::int64_t>(n_queries, 16));
+        // fewer queries than a tile holds take less time; then there is no second group either
+        const bool holds_rows = tile >= FIRST_OF_ROWS || (tile == 5 && n_queries <= GROUP_QUERIES);
+        shapes.n_rows[tile] = static_cast<std::uint8_t>(holds_rows ? 16 : std::min<std::int64_t>(n_queries, 16));
     }
     asm volatile("" : : "r"(&shapes) : "memory");  // gcc 12 takes the stores above for dead
     _tile_loadconfig(&shapes);
@@ -41,39 +43,68 @@ XMR_AMX void begin(std::int64_t n_queries) {
 
 XMR_AMX void end() { _tile_release(); }
 
-template <bool TWO_GROUPS, bool TWO_BLOCKS>
-XMR_AMX void multiply_tiles(const Product& p) {
+template <bool TWO_BLOCKS>
+XMR_AMX void multiply_two_groups(const Product& p) {
     const std::int64_t tiles = n_tiles(p.dim);
-    const std::int8_t* queries = group_codes(p, 0);
-    const std::int8_t* more_queries = queries + tiles * TILE_BYTES;
     _tile_zero(0);
+    _tile_zero(2);
     if constexpr (TWO_BLOCKS) _tile_zero(1);
-    if constexpr (TWO_GROUPS) _tile_zero(2);
-    if constexpr (TWO_GROUPS && TWO_BLOCKS) _tile_zero(3);
-    for (std::int64_t at = 0; at < tiles * TILE_BYTES; at += TILE_BYTES) {
-        // past the last dimension of a block stands the next one, and zeros of the queries meet it
+    if constexpr (TWO_BLOCKS) _tile_zero(3);
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+        const std::int64_t at = tile * TILE_BYTES;
         _tile_loadd(6, p.blocks[0] + at, STRIDE);
-        _tile_loadd(4, queries + at, STRIDE);
+        _tile_loadd(4, group_codes(p, 0) + at, STRIDE);
         _tile_dpbsud(0, 4, 6);
+        _tile_loadd(5, group_codes(p, 1) + at, STRIDE);
+        _tile_dpbsud(2, 5, 6);
         if constexpr (TWO_BLOCKS) {
             _tile_loadd(7, p.blocks[1] + at, STRIDE);
             _tile_dpbsud(1, 4, 7);
+            _tile_dpbsud(3, 5, 7);
         }
-        if constexpr (TWO_GROUPS) {
-            _tile_loadd(5, more_queries + at, STRIDE);
-            _tile_dpbsud(2, 5, 6);
-        }
-        if constexpr (TWO_GROUPS && TWO_BLOCKS) _tile_dpbsud(3, 5, 7);
+        fetch_ahead(p, tile);
     }
     _tile_stored(0, p.dots, STRIDE);
     if constexpr (TWO_BLOCKS) _tile_stored(1, p.dots + TILE_DOTS, STRIDE);
-    if constexpr (TWO_GROUPS) _tile_stored(2, p.dots + 2 * TILE_DOTS, STRIDE);
-    if constexpr (TWO_GROUPS && TWO_BLOCKS) _tile_stored(3, p.dots + 3 * TILE_DOTS, STRIDE);
+    _tile_stored(2, p.dots + p.n_blocks * TILE_DOTS, STRIDE);
+    if constexpr (TWO_BLOCKS) _tile_stored(3, p.dots + 3 * TILE_DOTS, STRIDE);
+}
+
+template <int BLOCKS>
+XMR_AMX void multiply_one_group(const Product& p) {
+    const std::int64_t tiles = n_tiles(p.dim);
+    _tile_zero(0);
+    if constexpr (BLOCKS > 1) _tile_zero(1);
+    if constexpr (BLOCKS > 2) _tile_zero(2);
+    if constexpr (BLOCKS > 2) _tile_zero(3);
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+        const std::int64_t at = tile * TILE_BYTES;
+        _tile_loadd(4, group_codes(p, 0) + at, STRIDE);
+        _tile_loadd(6, p.blocks[0] + at, STRIDE);
+        _tile_dpbsud(0, 4, 6);
+        if constexpr (BLOCKS > 1) {
+            _tile_loadd(7, p.blocks[1] + at, STRIDE);
+            _tile_dpbsud(1, 4, 7);
+        }
+        if constexpr (BLOCKS > 2) {
+            _tile_loadd(5, p.blocks[2] + at, STRIDE);
+            _tile_dpbsud(2, 4, 5);
+            _tile_loadd(6, p.blocks[3] + at, STRIDE);
+            _tile_dpbsud(3, 4, 6);
+        }
+    }
+    _tile_stored(0, p.dots, STRIDE);
+    if constexpr (BLOCKS > 1) _tile_stored(1, p.dots + TILE_DOTS, STRIDE);
+    if constexpr (BLOCKS > 2) _tile_stored(2, p.dots + 2 * TILE_DOTS, STRIDE);
+    if constexpr (BLOCKS > 2) _tile_stored(3, p.dots + 3 * TILE_DOTS, STRIDE);
 }
 
 void multiply(const Product& p) {
-    if (p.n_groups == 2) return p.n_blocks == 2 ? multiply_tiles<true, true>(p) : multiply_tiles<true, false>(p);
-    return p.n_blocks == 2 ? multiply_tiles<false, true>(p) : multiply_tiles<false, false>(p);
+    constexpr std::int64_t FEW = 4;  // memory is the limit, and plain loads reach it sooner than those of tiles
+    if (p.n_queries <= FEW) return AVX512_VNNI.multiply(p);
+    if (p.n_groups == 2) return p.n_blocks == 2 ? multiply_two_groups<true>(p) : multiply_two_groups<false>(p);
+    if (p.n_blocks == 4) return multiply_one_group<4>(p);
+    return p.n_blocks == 2 ? multiply_one_group<2>(p) : multiply_one_group<1>(p);
 }
 
 // The processor has it, the system saves the registers, and lets this process use them.

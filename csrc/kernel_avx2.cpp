@@ -52,7 +52,7 @@ void multiply(const Product& p) {
     for (std::int64_t group = 0; group < p.n_groups; ++group)
         for (std::int64_t block = 0; block < p.n_blocks; ++block) {
             const std::int64_t n = std::min(GROUP_QUERIES, p.n_queries - group * GROUP_QUERIES);
-            std::int32_t* dots = p.dots + (group * 2 + block) * TILE_DOTS;
+            std::int32_t* dots = p.dots + (group * p.n_blocks + block) * TILE_DOTS;
             for (std::int64_t q = 0; q < n; q += QUERIES_AT_ONCE)
                 for (std::int64_t half = 0; half < 2; ++half)
                     MULTIPLY[std::min(QUERIES_AT_ONCE, n - q) - 1](group_codes(p, group) + q * TILE_DIMS,

@@ -17,42 +17,42 @@ XMR_AVX512 void multiply_some(const std::int8_t* queries, const std::uint8_t* co
     __m512i sums[QUERIES][BLOCKS];
 #pragma GCC unroll 16
     for (int q = 0; q < QUERIES; ++q)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int b = 0; b < BLOCKS; ++b) sums[q][b] = _mm512_setzero_si512();
     const std::int64_t n_dim_groups = (dim + GROUP_DIMS - 1) / GROUP_DIMS;
     for (std::int64_t g = 0; g < n_dim_groups; ++g) {
         const std::int8_t* at = queries + g / 16 * TILE_BYTES + g % 16 * GROUP_DIMS;
         __m512i rows[BLOCKS];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int b = 0; b < BLOCKS; ++b) rows[b] = _mm512_loadu_si512(blocks[b] + g * 64);
 #pragma GCC unroll 16
         for (int q = 0; q < QUERIES; ++q) {
             const __m512i query = _mm512_set1_epi32(load_group(at + q * TILE_DIMS));
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int b = 0; b < BLOCKS; ++b) sums[q][b] = _mm512_dpbusd_epi32(sums[q][b], rows[b], query);
         }
     }
 #pragma GCC unroll 16
     for (int q = 0; q < QUERIES; ++q)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int b = 0; b < BLOCKS; ++b) _mm512_store_si512(dots + b * TILE_DOTS + q * BLOCK_ROWS, sums[q][b]);
 }
 
 using MultiplySome = void (*)(const std::int8_t*, const std::uint8_t* const*, std::int64_t, std::int32_t*);
-constexpr std::int64_t QUERIES_AT_ONCE = 8;
-constexpr MultiplySome MULTIPLY[2][QUERIES_AT_ONCE] = {
-    {multiply_some<1, 1>, multiply_some<2, 1>, multiply_some<3, 1>, multiply_some<4, 1>, multiply_some<5, 1>,
-     multiply_some<6, 1>, multiply_some<7, 1>, multiply_some<8, 1>},
-    {multiply_some<1, 2>, multiply_some<2, 2>, multiply_some<3, 2>, multiply_some<4, 2>, multiply_some<5, 2>,
-     multiply_some<6, 2>, multiply_some<7, 2>, multiply_some<8, 2>},
-};
+constexpr MultiplySome ONE_BLOCK[] = {multiply_some<1, 1>, multiply_some<2, 1>, multiply_some<3, 1>, multiply_some<4, 1>,
+                                      multiply_some<5, 1>, multiply_some<6, 1>, multiply_some<7, 1>, multiply_some<8, 1>};
+constexpr MultiplySome TWO_BLOCKS[] = {multiply_some<1, 2>, multiply_some<2, 2>, multiply_some<3, 2>, multiply_some<4, 2>,
+                                       multiply_some<5, 2>, multiply_some<6, 2>, multiply_some<7, 2>, multiply_some<8, 2>};
+constexpr MultiplySome FOUR_BLOCKS[] = {multiply_some<1, 4>, multiply_some<2, 4>, multiply_some<3, 4>, multiply_some<4, 4>};
 
 void multiply(const Product& p) {
+    const MultiplySome* some = p.n_blocks == 4 ? FOUR_BLOCKS : p.n_blocks == 2 ? TWO_BLOCKS : ONE_BLOCK;
+    const std::int64_t at_once = p.n_blocks == 4 ? 4 : 8;
     for (std::int64_t group = 0; group < p.n_groups; ++group) {
         const std::int64_t n = std::min(GROUP_QUERIES, p.n_queries - group * GROUP_QUERIES);
-        for (std::int64_t q = 0; q < n; q += QUERIES_AT_ONCE)
-            MULTIPLY[p.n_blocks - 1][std::min(QUERIES_AT_ONCE, n - q) - 1](
-                group_codes(p, group) + q * TILE_DIMS, p.blocks, p.dim, p.dots + group * 2 * TILE_DOTS + q * BLOCK_ROWS);
+        std::int32_t* dots = p.dots + group * p.n_blocks * TILE_DOTS;
+        for (std::int64_t q = 0; q < n; q += at_once)
+            some[std::min(at_once, n - q) - 1](group_codes(p, group) + q * TILE_DIMS, p.blocks, p.dim, dots + q * BLOCK_ROWS);
     }
 }
 

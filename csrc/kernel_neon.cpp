@@ -39,7 +39,7 @@ void multiply(const Product& p) {
         for (std::int64_t block = 0; block < p.n_blocks; ++block)
             for (std::int64_t q = 0; q < std::min(GROUP_QUERIES, p.n_queries - group * GROUP_QUERIES); ++q)
                 multiply_one(group_codes(p, group) + q * TILE_DIMS, p.blocks[block], p.dim,
-                             p.dots + (group * 2 + block) * TILE_DOTS + q * BLOCK_ROWS);
+                             p.dots + (group * p.n_blocks + block) * TILE_DOTS + q * BLOCK_ROWS);
 }
 
 bool select(const std::int32_t* dots, const QueryBounds& queries, const BlockBound& block, std::uint16_t* hits) {

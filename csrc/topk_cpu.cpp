@@ -362,23 +362,46 @@ private:
 
     void scan_panel(std::int64_t first, std::int64_t last) {
         const auto n_groups = static_cast<std::int64_t>(groups().size());
+        // memory is read faster in four streams than in two
+        const std::int64_t most = n_groups == 1 ? 4 : 2;
         for (std::int64_t group = 0; group < n_groups; group += 2)
-            for (std::int64_t block = first; block < last; block += 2)
-                multiply(group, std::min<std::int64_t>(2, n_groups - group), block, std::min<std::int64_t>(2, last - block));
+            for (std::int64_t block = first, n; block < last; block += n) {
+                n = std::min(most, std::int64_t{1} << (std::bit_width(static_cast<std::uint64_t>(last - block)) - 1));
+                multiply(group, std::min<std::int64_t>(2, n_groups - group), block, n);
+            }
     }
 
     void multiply(std::int64_t group, std::int64_t n_groups, std::int64_t block, std::int64_t n_blocks) {
         const std::int64_t dim = pass_.arguments.dim;
-        const QueryTile* queries = &pass_.coded[is_rotated()].tiles[group * n_tiles(dim)];
-        const std::uint8_t* of_blocks[2] = {codes(block), n_blocks == 2 ? codes(block + 1) : nullptr};
-        const std::int64_t n_queries = pass_.n_queries - group * GROUP_QUERIES;
-        pass_.kernel.multiply({queries, n_groups, n_queries, {of_blocks[0], of_blocks[1]}, n_blocks, dim, dots_});
+        Product product{&pass_.coded[is_rotated()].tiles[group * n_tiles(dim)],
+                        n_groups,
+                        pass_.n_queries - group * GROUP_QUERIES,
+                        {},
+                        n_blocks,
+                        dim,
+                        nullptr,
+                        0,
+                        dots_};
+        for (std::int64_t b = 0; b < n_blocks; ++b) product.blocks[b] = codes(block + b);
+        fetch_slice(group, block, product);
+        pass_.kernel.multiply(product);
         for (std::int64_t g = 0; g < n_groups; ++g)
             for (std::int64_t b = 0; b < n_blocks; ++b) {
-                const std::int32_t* dots = dots_ + (g * 2 + b) * TILE_DOTS;
+                const std::int32_t* dots = dots_ + (g * n_blocks + b) * TILE_DOTS;
                 const BlockBound& bound = stretch_->segment->blocks[blocks_[block + b].number];
                 if (pass_.kernel.select(dots, groups()[group + g], bound, hits_)) open(dots, group + g, blocks_[block + b]);
             }
+    }
+
+    // While the queries pass over one panel the next one comes into the cache, a slice with every product.
+    void fetch_slice(std::int64_t group, std::int64_t block, Product& product) {
+        const auto n_groups = static_cast<std::int64_t>(groups().size());
+        const std::int64_t next = block + panel_blocks_;
+        if (n_groups == 1 || next + product.n_blocks > static_cast<std::int64_t>(blocks_.size())) return;
+        const std::int64_t n_slices = (n_groups + 1) / 2, tiles = n_tiles(product.dim);
+        const std::int64_t slice = product.n_blocks * block_bytes(product.dim) / n_slices;
+        product.ahead = codes(next) + group / 2 * slice;
+        product.ahead_bytes = slice / tiles;
     }
 
     // The hits of a tile become candidates.
@@ -493,6 +516,11 @@ std::int64_t topk_coded(const TopkArguments& a, const Kernel& kernel) {
     // few, so that the threshold follows closely; many times k, so that it is seldom raised for nothing
     const std::int64_t capacity = std::max<std::int64_t>(128, std::min(8 * a.k, 4 * a.k + 4096));
     const std::int64_t n_each = queries_per_pass(a, capacity);
+    const std::int64_t n_rows = total_blocks(a) * BLOCK_ROWS;
+    if (capacity >= n_rows) {  // every row would be a candidate
+        topk_exhaustive(a, kernel);
+        return a.n_queries * n_rows;
+    }
     std::int64_t n_scored = 0;
     for (std::int64_t first = 0; first < a.n_queries; first += n_each) {
         Pass pass(a, kernel, first, std::min(n_each, a.n_queries - first), capacity);

@@ -23,9 +23,11 @@ void check(cudaError_t error) {
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-std::string gib(std::int64_t n_bytes) {
+std::string readable(std::int64_t n_bytes) {
+    const bool is_large = n_bytes >= 1 << 30;
     char text[32];
-    std::snprintf(text, sizeof(text), "%.1f GiB", static_cast<double>(n_bytes) / (1 << 30));
+    std::snprintf(text, sizeof(text), is_large ? "%.1f GiB" : "%.1f MiB",
+                  static_cast<double>(n_bytes) / (is_large ? 1 << 30 : 1 << 20));
     return text;
 }
 
@@ -163,8 +165,8 @@ private:
         std::size_t free_bytes = 0, total_bytes = 0;
         check(cudaMemGetInfo(&free_bytes, &total_bytes));
         if (needed > static_cast<std::int64_t>(free_bytes))
-            throw std::runtime_error("the gallery needs " + gib(needed) + ", GPU " + std::to_string(device_) + " has " +
-                                     gib(static_cast<std::int64_t>(free_bytes)) + " free");
+            throw std::runtime_error("the gallery needs " + readable(needed) + ", GPU " + std::to_string(device_) + " has " +
+                                     readable(static_cast<std::int64_t>(free_bytes)) + " free");
     }
 
     Codes coded_rows(DeviceArray<uint4>& codes, DeviceArray<CodeBound>& bounds, std::int64_t n) const {
@@ -229,7 +231,7 @@ private:
                 score(search);
                 kept = search.k;
             }
-            if (progress.peak > capacity) {
+            if (progress.has_overflowed) {
                 has_overflowed = true;
                 length /= 2;
             } else {

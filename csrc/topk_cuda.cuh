@@ -9,16 +9,16 @@
 // coded by the same kernel as rows. Where the arithmetic differs:
 //  1. N, the norm of the coded query, is taken as n + e of the query, by the triangle inequality.
 //  2. float16: a row is scaled by the power of two under its largest value, so that the codes lie in [-2, 2] and their
-//     products are normal floats. <a, c> is summed in float, in any order. Each addition loses at most 2^-22 of the sum
-//     of the magnitudes (tensor cores truncate, so twice the usual), together at most (dim + 64) 2^-22 N (n + e)
+//     products are normal floats. <a, c> is summed in float, in any order. Each term loses at most 2^-22 of the sum of
+//     the magnitudes (tensor cores align and truncate), together at most (dim + 64) 2^-22 N (n + e)
 //     <= (dim + 64) 2^-21 N n, as e <= n. E is larger by (dim + 64) 2^-21 N.
-//  3. Intervals are computed in double from n, e, N, E: item 4 and 5 of topk.h, covered by its SLACK. Norms over
+//  3. Intervals are computed in double from n, e, N, E: items 4 and 5 of topk.h, covered by its SLACK. Norms over
 //     MAX_NORM count as infinite, and e and n under MIN_SCALE as MIN_SCALE: both round up.
 //  4. In front stands a test in float, in units of the query's scale t: s <a, c> + N/t e + E/t n < threshold/t drops
 //     the row. The conversion of <a, c> and the product with s lose 2^-23 N/t (n + e) <= 2^-22 N/t n, the products and
 //     their sum 2^-22 of themselves; E is larger by 2^-19 N, both factors by 1 + 2^-20, and threshold/t is rounded down.
-//     The last addition is monotone and loses nothing. By the limits of item 3 nothing overflows or becomes denormal,
-//     and a sum that is not a number keeps its row.
+//     The last addition is monotone and loses nothing. By the limits of item 3 nothing overflows, what is denormal errs
+//     by 2^-149 beside a slack of 2^-119, and a sum that is not a number keeps its row.
 #pragma once
 
 #include <cmath>
@@ -71,8 +71,8 @@ struct Threshold {
 };
 
 struct Progress {
-    int peak;  // the largest number of candidates appended to a buffer, which may be beyond its capacity
-    int kept;  // the largest number that `tighten` left in one
+    int has_overflowed;  // 1 where a buffer was too small for the candidates of the slab
+    int kept;            // the largest number that `tighten` left in a buffer
 };
 
 struct Search {
@@ -307,7 +307,7 @@ __device__ inline void append(const Search& search, bool is_candidate, int query
     int place = 0;
     if (is_candidate && lane_index() == leader) {
         place = atomicAdd(&search.counts[query], __popc(same));
-        atomicMax(&search.progress->peak, place + __popc(same));
+        if (place + __popc(same) > search.capacity) atomicMax(&search.progress->has_overflowed, 1);
     }
     place = __shfl_sync(ALL_LANES, place, leader) + __popc(same & ((1U << lane_index()) - 1));
     if (is_candidate && place < search.capacity)
@@ -639,8 +639,8 @@ __global__ void __launch_bounds__(THREADS) tighten(Search search) {
         if (!is_worse(kth.score, kth.row, threshold)) threshold = kth;
     }
     // A slab that overflowed a buffer is scanned again. What it appended may raise thresholds, but does not stay.
-    const bool is_scanned_again = search.progress->peak > search.capacity;
-    const int n_kept = compact(candidates, is_scanned_again ? n_known : n, threshold, shared);
+    const int n_staying = search.progress->has_overflowed ? n_known : n;
+    const int n_kept = compact(candidates, n_staying, threshold, shared);
     if (threadIdx.x > 0) return;
     search.counts[query] = search.kept[query] = n_kept;
     search.thresholds[query] = threshold;

@@ -35,11 +35,40 @@ def average_precision(similarity: ArrayLike, query_ids: ArrayLike, gallery_ids: 
     Ties count against the query: a correct row stands behind every wrong row of its score.
     """
     scores, correct = _checked(similarity, query_ids, gallery_ids)
-    # by score downwards, wrong before correct among equals
-    order = np.lexsort((correct, -scores), axis=1)
-    hits = np.take_along_axis(correct, order, axis=1)
-    precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
-    return np.asarray((precision * hits).sum(axis=1) / hits.sum(axis=1), dtype=np.float64)
+    return _mean_precision(_in_order(scores, correct))
+
+
+def of_hits(
+    scores: ArrayLike, rows: ArrayLike, query_ids: ArrayLike, gallery_ids: ArrayLike
+) -> tuple[Ranks, NDArray[np.float64]]:
+    """Ranks and average precisions, both (n_queries,), from the best hits of each query instead of all scores.
+
+    scores and rows (n_queries, k) as a search gives them, best first. What the hits do not settle is 0 in both: a
+    correct row is not among them, or the last of them ties with one.
+    """
+    scores, rows, queries, gallery = map(np.asarray, (scores, rows, query_ids, gallery_ids))
+    kinds, counts = np.unique(gallery, return_counts=True)
+    if not (known := np.isin(queries, kinds)).all():
+        raise ValueError(f"query id {queries[~known][0]!r} has no correct row among the {len(gallery)} of the gallery")
+    correct = gallery[rows] == queries[:, None]
+    is_settled = correct.sum(axis=1) == counts[np.searchsorted(kinds, queries)]
+    if rows.shape[1] < len(gallery):
+        is_settled &= np.where(correct, scores, np.inf).min(axis=1) > scores[:, -1]
+    in_order = _in_order(scores[is_settled], correct[is_settled])
+    ranks, precision = np.zeros(len(queries), dtype=np.int64), np.zeros(len(queries))
+    ranks[is_settled] = 1 + in_order.argmax(axis=1)
+    precision[is_settled] = _mean_precision(in_order)
+    return ranks, precision
+
+
+def _in_order(scores: NDArray[Any], correct: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which places of each ranking are correct: by score downwards, wrong before correct among equals."""
+    return np.take_along_axis(correct, np.lexsort((correct, -scores), axis=1), axis=1)
+
+
+def _mean_precision(in_order: NDArray[np.bool_]) -> NDArray[np.float64]:
+    precision = np.cumsum(in_order, axis=1) / np.arange(1, in_order.shape[1] + 1)
+    return np.asarray((precision * in_order).sum(axis=1) / in_order.sum(axis=1), dtype=np.float64)
 
 
 def _checked(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xmr.engine.metrics import average_precision, median_rank, ranks, recall_at_k
+from xmr.engine.metrics import average_precision, median_rank, of_hits, ranks, recall_at_k
 
 
 def naive_rank(scores: list[float], correct: list[bool]) -> int:
@@ -45,6 +45,35 @@ def test_ranks_and_average_precision_are_those_of_a_loop(
     assert ranks(similarity, queries, gallery).tolist() == [naive_rank(*line) for line in lines]
     expected = [naive_average_precision(*line) for line in lines]
     np.testing.assert_allclose(average_precision(similarity, queries, gallery), expected, rtol=1e-12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rankings(), st.integers(1, 12))
+def test_hits_that_settle_a_query_give_the_metrics_of_all_its_scores(
+    ranking: tuple[NDArray[np.float64], list[int], list[int]], k: int
+) -> None:
+    similarity, queries, gallery = ranking
+    rows = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    found, precision = of_hits(np.take_along_axis(similarity, rows, axis=1), rows, queries, gallery)
+    settled = found > 0
+    assert settled.all() or k < len(gallery)
+    np.testing.assert_array_equal(found[settled], ranks(similarity, queries, gallery)[settled])
+    np.testing.assert_array_equal(precision[settled], average_precision(similarity, queries, gallery)[settled])
+    assert not precision[~settled].any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "rank"),
+    [
+        ([0, 1, 4], 1),  # both of id a, and what follows scores less
+        ([2, 1, 0], 0),  # both, but a row that was not found may tie with the last
+        ([2, 0, 4], 0),  # one is missing
+        ([2, 1, 4, 0, 3], 2),  # nothing is
+    ],
+)
+def test_hits_settle_a_query_when_they_surely_hold_all_its_correct_rows(rows: list[int], rank: int) -> None:
+    scores = [0.9, 0.8, 0.7, 0.6, 0.5][: len(rows)]
+    assert of_hits([scores], [rows], ["a"], ["a", "a", "b", "c", "d"])[0].tolist() == [rank]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from xmr.engine import terminal
 from xmr.engine.errors import XmrError
-from xmr.engine.metrics import average_precision, median_rank, ranks, recall_at_k
+from xmr.engine.metrics import average_precision, median_rank, of_hits, ranks, recall_at_k
+from xmr.engine.search import Gallery, top_k
 from xmr.train.checkpoint import Checkpoint, restore_model
 from xmr.train.datasets import LABEL, Row, read_rows, select
 from xmr.train.model import AlignedModel
@@ -21,6 +22,7 @@ from xmr.train.pairs import Progress, Store, load_store
 
 BATCH_SIZE = 256
 RANDOM_DRAWS = 5
+HITS = 128  # of a query that are looked at first
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,8 @@ def retrieval(a: ArrayLike, b: ArrayLike, a_ids: ArrayLike, b_ids: ArrayLike) ->
 
     {"a_to_b": …, "b_to_a": …, "rsum": …}, each direction R@1, R@5, R@10 in percent, median_rank, mean_rank, mAP.
     """
-    similarity = np.asarray(a) @ np.asarray(b).T
-    both = {
-        "a_to_b": _ranking_metrics(similarity, a_ids, b_ids),
-        "b_to_a": _ranking_metrics(similarity.T, b_ids, a_ids),
-    }
+    a, b = np.asarray(a, dtype=np.float32), np.asarray(b, dtype=np.float32)
+    both = {"a_to_b": _search_metrics(a, b, a_ids, b_ids), "b_to_a": _search_metrics(b, a, b_ids, a_ids)}
     rsum = sum(metrics[f"R@{k}"] for metrics in both.values() for k in (1, 5, 10))
     return {**both, "rsum": round(rsum, 4)}
 
@@ -87,7 +86,10 @@ def evaluate(model: AlignedModel, store: Store, rows: Sequence[Row], device: tor
             answered, ranked = items[query].among(set(items[gallery].keys)), items[gallery]
             queries = np.stack([embeddings[query, content] for content in answered.contents])
             rows_of_gallery = np.stack([embeddings[gallery, content] for content in ranked.contents])
-            records.append(_record(query, gallery, queries @ rows_of_gallery.T, answered.keys, ranked.keys))
+            sizes = {"n_queries": len(answered.keys), "n_gallery": len(ranked.keys)}
+            metrics = _search_metrics(queries, rows_of_gallery, answered.keys, ranked.keys)
+            random = dict(_random_metrics(tuple(answered.keys), tuple(ranked.keys)))
+            records.append({"query": query, "gallery": gallery, **sizes, **metrics, "random": random})
     return records
 
 
@@ -133,28 +135,34 @@ def mean_of_map(records: Sequence[dict[str, Any]]) -> float:
     return float(np.mean([record["mAP"] for record in records])) if records else 0.0
 
 
-def _record(
-    query: str, gallery: str, similarity: NDArray[np.float32], query_keys: list[str], gallery_keys: list[str]
-) -> dict[str, Any]:
-    sizes = {"query": query, "gallery": gallery, "n_queries": len(query_keys), "n_gallery": len(gallery_keys)}
-    random = dict(_random_metrics(tuple(query_keys), tuple(gallery_keys)))
-    return sizes | _ranking_metrics(similarity, query_keys, gallery_keys) | {"random": random}
-
-
 @lru_cache(maxsize=16)  # the same in every epoch
 def _random_metrics(query_keys: tuple[str, ...], gallery_keys: tuple[str, ...]) -> dict[str, float]:
     """The metrics of a random ranking, mean over some draws."""
     rng = np.random.default_rng(0)
     shape = (len(query_keys), len(gallery_keys))
-    draws = [
-        _ranking_metrics(rng.random(shape, dtype=np.float32), query_keys, gallery_keys) for _ in range(RANDOM_DRAWS)
-    ]
+    draws = []
+    for _ in range(RANDOM_DRAWS):
+        similarity, ids = rng.random(shape, dtype=np.float32), (query_keys, gallery_keys)
+        draws.append(_metrics(ranks(similarity, *ids), average_precision(similarity, *ids)))
     return {name: round(float(np.mean([draw[name] for draw in draws])), 4) for name in draws[0]}
 
 
-def _ranking_metrics(similarity: NDArray[Any], query_ids: ArrayLike, gallery_ids: ArrayLike) -> dict[str, float]:
-    found = ranks(similarity, query_ids, gallery_ids)
-    precision = average_precision(similarity, query_ids, gallery_ids)
+def _search_metrics(
+    queries: NDArray[np.float32], rows: NDArray[np.float32], query_ids: ArrayLike, gallery_ids: ArrayLike
+) -> dict[str, float]:
+    """The metrics of searching (n, d) with (m, d). Queries that the first HITS do not settle get the whole ranking."""
+    gallery, ids = Gallery.encode(rows), np.asarray(query_ids)
+    found, precision = np.zeros(len(queries), dtype=np.int64), np.zeros(len(queries))
+    for k in (HITS, len(gallery)):
+        open_ones = np.flatnonzero(found == 0)
+        if open_ones.size:
+            hits = top_k(queries[open_ones], gallery, k)
+            found[open_ones], precision[open_ones] = of_hits(*hits, ids[open_ones], gallery_ids)
+    return _metrics(found, precision)
+
+
+def _metrics(found: NDArray[np.int64], precision: NDArray[np.float64]) -> dict[str, float]:
+    """Of the rank and the average precision of every query."""
     metrics = {f"R@{k}": recall_at_k(found, k) for k in (1, 5, 10)}
     metrics |= {"median_rank": median_rank(found), "mean_rank": float(np.mean(found))}
     return {name: round(value, 4) for name, value in (metrics | {"mAP": 100 * float(np.mean(precision))}).items()}
