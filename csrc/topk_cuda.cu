@@ -144,16 +144,16 @@ public:
     }
 
     // The k best of these rows for each query, numbered over all shards; -inf and -1 where there are fewer.
-    std::vector<Threshold> top_k(const float* queries, std::int64_t n_queries, std::int64_t k,
+    std::vector<Hit> top_k(const float* queries, std::int64_t n_queries, std::int64_t k,
                                  const std::uint8_t* allowed) {
         const CurrentDevice current(device_);
-        std::vector<Threshold> hits(n_queries * k);
+        std::vector<Hit> hits(n_queries * k);
         const std::uint32_t* allowed_bits = allowed ? pack_allowed(allowed + first_row_) : nullptr;
         for (std::int64_t first = 0; first < n_queries; first += QUERY_BATCH) {
             const std::int64_t n_batch = std::min(QUERY_BATCH, n_queries - first);
             find(begin_search(queries + first * dim_, n_batch, k, allowed_bits), &hits[first * k]);
         }
-        for (Threshold& hit : hits)
+        for (Hit& hit : hits)
             if (hit.row >= 0) hit.row += first_row_;
         return hits;
     }
@@ -165,8 +165,8 @@ private:
         std::size_t free_bytes = 0, total_bytes = 0;
         check(cudaMemGetInfo(&free_bytes, &total_bytes));
         if (needed > static_cast<std::int64_t>(free_bytes))
-            throw std::runtime_error("the gallery needs " + readable(needed) + ", GPU " + std::to_string(device_) + " has " +
-                                     readable(static_cast<std::int64_t>(free_bytes)) + " free");
+            throw std::runtime_error("the gallery needs " + readable(needed) + ", GPU " + std::to_string(device_) +
+                                     " has " + readable(static_cast<std::int64_t>(free_bytes)) + " free");
     }
 
     Codes coded_rows(DeviceArray<uint4>& codes, DeviceArray<CodeBound>& bounds, std::int64_t n) const {
@@ -208,11 +208,11 @@ private:
         return search;
     }
 
-    void find(const Search& search, Threshold* hits) {
+    void find(const Search& search, Hit* hits) {
         scan_rows(search);
         score(search);
-        Threshold* found = hits_.grow(std::int64_t{search.n_queries} * search.k);
-        launch(sort, search.n_queries, MAX_K * sizeof(Threshold), search, found);
+        Hit* found = hits_.grow(std::int64_t{search.n_queries} * search.k);
+        launch(sort, search.n_queries, MAX_K * sizeof(Hit), search, found);
         copy_to_host(hits, found, std::int64_t{search.n_queries} * search.k);
     }
 
@@ -284,7 +284,7 @@ private:
     DeviceArray<std::uint32_t> allowed_;
     DeviceArray<Candidate> candidates_;
     DeviceArray<int> counts_, kept_;
-    DeviceArray<Threshold> thresholds_, hits_;
+    DeviceArray<Hit> thresholds_, hits_;
     DeviceArray<Progress> progress_;
 };
 
@@ -311,16 +311,16 @@ void in_threads(std::size_t n, const Work& work) {
 }
 
 // The k best hits of one query from the lists of the shards, each of k and sorted.
-void merge(const std::vector<std::vector<Threshold>>& hits, std::int64_t query, std::int64_t k, float* scores,
+void merge(const std::vector<std::vector<Hit>>& hits, std::int64_t query, std::int64_t k, float* scores,
            std::int64_t* rows) {
     std::vector<std::int64_t> taken(hits.size());
     for (std::int64_t place = 0; place < k; ++place) {
         std::size_t best = 0;
         for (std::size_t shard = 1; shard < hits.size(); ++shard) {
-            const Threshold& one = hits[best][query * k + taken[best]];
+            const Hit& one = hits[best][query * k + taken[best]];
             if (is_worse(one.score, one.row, hits[shard][query * k + taken[shard]])) best = shard;
         }
-        const Threshold& hit = hits[best][query * k + taken[best]++];
+        const Hit& hit = hits[best][query * k + taken[best]++];
         scores[place] = static_cast<float>(hit.score);
         rows[place] = hit.row;
     }
@@ -354,7 +354,7 @@ CudaGallery::~CudaGallery() = default;
 void CudaGallery::top_k(const float* queries, std::int64_t n_queries, std::int64_t k, const std::uint8_t* allowed,
                         float* scores, std::int64_t* rows) {
     const std::lock_guard lock(searching_);
-    std::vector<std::vector<Threshold>> hits(shards_.size());
+    std::vector<std::vector<Hit>> hits(shards_.size());
     in_threads(shards_.size(), [&](std::size_t i) { hits[i] = shards_[i]->top_k(queries, n_queries, k, allowed); });
     for (std::int64_t query = 0; query < n_queries; ++query)
         merge(hits, query, k, scores + query * k, rows + query * k);

@@ -5,8 +5,8 @@
 // largest lower bound and drops what lies under it. In the end `rescore` replaces the intervals by the scores, and
 // `tighten` and `sort` leave the k best. The loop around them is in topk_cuda.cu.
 //
-// THE BOUND is that of topk.h with m = 0 and R = identity; every row has a scale and a bound of its own, and queries are
-// coded by the same kernel as rows. Where the arithmetic differs:
+// THE BOUND is that of topk.h with m = 0 and R = identity; every row has a scale and norms of its own, and queries are
+// coded by the same kernel. Where the arithmetic differs:
 //  1. N, the norm of the coded query, is taken as n + e of the query, by the triangle inequality.
 //  2. float16: a row is scaled by the power of two under its largest value, so that the codes lie in [-2, 2] and their
 //     products are normal floats. <a, c> is summed in float, in any order. Each term loses at most 2^-22 of the sum of
@@ -16,7 +16,7 @@
 //     MAX_NORM count as infinite, and e and n under MIN_SCALE as MIN_SCALE: both round up.
 //  4. In front stands a test in float, in units of the query's scale t: s <a, c> + N/t e + E/t n < threshold/t drops
 //     the row. The conversion of <a, c> and the product with s lose 2^-23 N/t (n + e) <= 2^-22 N/t n, the products and
-//     their sum 2^-22 of themselves; E is larger by 2^-19 N, both factors by 1 + 2^-20, and threshold/t is rounded down.
+//     their sum 2^-22 of themselves. E is larger by 2^-19 N, both factors by 1 + 2^-20; threshold/t is rounded down.
 //     The last addition is monotone and loses nothing. By the limits of item 3 nothing overflows, what is denormal errs
 //     by 2^-149 beside a slack of 2^-119, and a sum that is not a number keeps its row.
 #pragma once
@@ -36,8 +36,8 @@ constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffU;
 constexpr int THREADS = 256;  // of a block, in every kernel
 constexpr int WARPS = THREADS / WARP;
-constexpr int MAX_K = 2048;        // what `sort` holds in shared memory
-constexpr int SCAN_QUERIES = 8;    // more are multiplied tile by tile
+constexpr int MAX_K = 2048;             // what `sort` holds in shared memory
+constexpr int SCAN_QUERIES = 8;         // more are multiplied tile by tile
 constexpr int SHARED_BYTES = 48 << 10;  // what a block may have on every GPU without asking
 constexpr int RESCORE_BLOCKS = 16;      // of a query
 constexpr float MIN_SCALE = 0x1p-100F;
@@ -64,8 +64,7 @@ struct Candidate {
     std::int64_t row;
 };
 
-// The k-th best lower bound and its row: what comes later in the order (score down, row up) is not among the k best.
-struct Threshold {
+struct Hit {
     double score;
     std::int64_t row;
 };
@@ -84,7 +83,7 @@ struct Search {
     Candidate* candidates;         // (n_queries, capacity)
     int* counts;                   // (n_queries) appended, perhaps beyond the capacity
     int* kept;                     // (n_queries) of them known before this slab
-    Threshold* thresholds;         // (n_queries)
+    Hit* thresholds;               // (n_queries) the k-th best lower bound: what is worse is not among the k best
     Progress* progress;
     std::int64_t dim;
     int n_queries;
@@ -106,7 +105,7 @@ __device__ Shared& shared_memory() {
     return *reinterpret_cast<Shared*>(dynamic_shared);
 }
 
-// ---- codings: how a value becomes a code, and how codes are multiplied
+// The two codings: how a value becomes a code, and how codes are multiplied.
 
 struct Int8 {
     using Sum = int;
@@ -175,7 +174,8 @@ __device__ void multiply(typename Coding::Sum (&sums)[4], const unsigned (&a)[4]
 template <>
 __device__ inline void multiply<Int8>(int (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
@@ -190,7 +190,8 @@ __device__ inline void multiply<Int8>(int (&sums)[4], const unsigned (&a)[4], co
 template <>
 __device__ inline void multiply<Float16>(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
@@ -203,8 +204,6 @@ __device__ inline void multiply<Float16>(float (&sums)[4], const unsigned (&a)[4
 }
 #endif
 
-// ---- encode: a warp a row
-
 __device__ inline double warp_sum(double value) {
     for (int offset = WARP / 2; offset; offset /= 2) value += __shfl_xor_sync(ALL_LANES, value, offset);
     return value;
@@ -215,6 +214,7 @@ __device__ inline float norm_above(double squares) {
     return norm > MAX_NORM ? INFINITY : norm;
 }
 
+// A warp a row.
 template <typename Coding>
 __global__ void __launch_bounds__(THREADS) encode(const float* rows, std::int64_t n_rows, std::int64_t dim, Codes out) {
     const std::int64_t row = std::int64_t{blockIdx.x} * WARPS + warp_index();
@@ -243,9 +243,8 @@ __global__ void __launch_bounds__(THREADS) encode(const float* rows, std::int64_
     if (lane_index() == 0) out.bounds[row] = {scale, norm_above(residual_squares), norm_above(squares), 0};
 }
 
-// ---- bounds
-
-__host__ __device__ inline bool is_worse(double score, std::int64_t row, const Threshold& threshold) {
+// In the order of the answer: score down, row up.
+__host__ __device__ inline bool is_worse(double score, std::int64_t row, const Hit& threshold) {
     return score < threshold.score || (score == threshold.score && row > threshold.row);
 }
 
@@ -272,7 +271,7 @@ __device__ Candidate interval(const Search& search, int query, std::int64_t row,
 }
 
 // The test in float, in units of the query's scale.
-struct Filter {
+struct alignas(16) Filter {
     float threshold;
     float codes;
     float residual;
@@ -292,8 +291,6 @@ __device__ Filter make_filter(const Search& search, int query) {
     return {__double2float_rd(search.thresholds[query].score / bound.scale), __double2float_ru(norms.codes * widened),
             __double2float_ru((norms.residual + 0x1p-19 * norms.codes) * widened), 0};
 }
-
-// ---- candidates
 
 __device__ inline bool is_allowed(const Search& search, std::int64_t row) {
     return !search.allowed || (search.allowed[row / 32] >> (row % 32) & 1U);
@@ -328,10 +325,8 @@ __global__ void __launch_bounds__(THREADS) begin(Search search) {
     search.thresholds[query] = {-INFINITY, INT64_MAX};
 }
 
-// ---- scan: up to SCAN_QUERIES queries, a warp takes a few rows at a time
-
-// Adds up N sums over the lanes of a warp; lane l receives the one of index l / (WARP / N). Each exchange leaves half as
-// many sums, so that all together cost little more than one.
+// Adds up N sums over the lanes of a warp; lane l receives the one of index l / (WARP / N). Each exchange leaves half
+// as many sums, so that all together cost little more than one.
 template <int N, int OFFSET = WARP / 2, int SIZE, typename Sum>
 __device__ Sum reduce(Sum (&sums)[SIZE]) {
     if constexpr (OFFSET == 0) {
@@ -357,8 +352,10 @@ __device__ unsigned allowed_bits(const Search& search, std::int64_t first) {
     return search.allowed ? search.allowed[first / 32] >> (first % 32) & ALL_ROWS : ALL_ROWS;
 }
 
-__host__ __device__ constexpr int rows_of_warp(int queries) { return queries == 1 ? 8 : 4; }  // 8 loads on their way, or 32 sums
+// As many as there are registers for: 8 loads on their way, or 32 sums.
+__host__ __device__ constexpr int rows_of_warp(int queries) { return queries == 1 ? 8 : 4; }
 
+// Up to QUERIES queries, whose codes stay in shared memory; a warp takes a few rows at a time.
 template <typename Coding, int QUERIES>
 __global__ void __launch_bounds__(THREADS) scan(Search search, Slab slab) {
     constexpr int ROWS = rows_of_warp(QUERIES);
@@ -400,9 +397,7 @@ __global__ void __launch_bounds__(THREADS) scan(Search search, Slab slab) {
     }
 }
 
-// ---- multiply_tile: TILE queries by TILE rows, each of the 2 x 4 warps TILE / 2 by TILE / 4
-
-constexpr int TILE = 128;
+constexpr int TILE = 128;                    // queries and rows of a block; each of its 2 x 4 warps has 64 by 32
 constexpr int TILE_DEPTH = 4;                // uint4 of every row and query in shared memory at a time
 constexpr int TILE_STRIDE = TILE_DEPTH + 1;  // the eight rows that a load touches lie in different banks
 constexpr int TILE_LOADS = TILE * TILE_DEPTH / THREADS;
@@ -465,7 +460,8 @@ __device__ inline void store(const TileLoad& loaded, TileStage& stage) {
     }
 }
 
-__device__ inline int fragment_query(int fragment) { return warp_index() / 4 * (TILE / 2) + fragment * 16 + lane_index() / 4; }
+// Where in its tile a fragment of this warp begins.
+__device__ inline int fragment_query(int fragment) { return warp_index() / 4 * (TILE / 2) + fragment * 16; }
 __device__ inline int fragment_row(int fragment) { return warp_index() % 4 * (TILE / 4) + fragment * 8; }
 __device__ inline unsigned word(const uint4 (&codes)[TILE_STRIDE], int i) {
     return reinterpret_cast<const unsigned*>(codes)[i];
@@ -480,11 +476,12 @@ __device__ void multiply_stage(const TileStage& stage, typename Coding::Sum (&su
 #pragma unroll
         for (int j = 0; j < FRAGMENTS; ++j)
 #pragma unroll
-            for (int half = 0; half < 2; ++half) b[j][half] = word(stage.rows[fragment_row(j) + g], depth + 4 * half + t);
+            for (int half = 0; half < 2; ++half)
+                b[j][half] = word(stage.rows[fragment_row(j) + g], depth + 4 * half + t);
 #pragma unroll
         for (int i = 0; i < FRAGMENTS; ++i) {
-            const auto& upper = stage.queries[fragment_query(i)];
-            const auto& lower = stage.queries[fragment_query(i) + 8];
+            const auto& upper = stage.queries[fragment_query(i) + g];
+            const auto& lower = stage.queries[fragment_query(i) + g + 8];
             const unsigned a[4] = {word(upper, depth + t), word(lower, depth + t), word(upper, depth + t + 4),
                                    word(lower, depth + t + 4)};
 #pragma unroll
@@ -497,14 +494,14 @@ template <typename Sum>
 __device__ void append_tile(const Search& search, const Tile& tile, const TileShared& shared,
                             const Sum (&sums)[FRAGMENTS][FRAGMENTS][4]) {
 #pragma unroll
-    for (int place = 0; place < 2 * FRAGMENTS; ++place) {
-        const int row = fragment_row(place / 2) + lane_index() % 4 * 2 + place % 2;
+    for (int j = 0; j < 2 * FRAGMENTS; ++j) {
+        const int row = fragment_row(j / 2) + lane_index() % 4 * 2 + j % 2;
         const CodeBound bound = shared.bounds[row];
         const bool is_found = tile.first_row + row < tile.last_row && is_allowed(search, tile.first_row + row);
 #pragma unroll
         for (int i = 0; i < 2 * FRAGMENTS; ++i) {
-            const int query = fragment_query(i / 2) + i % 2 * 8;
-            const Sum sum = sums[i / 2][place / 2][i % 2 * 2 + place % 2];
+            const int query = fragment_query(i / 2) + lane_index() / 4 + i % 2 * 8;
+            const Sum sum = sums[i / 2][j / 2][i % 2 * 2 + j % 2];
             const bool is_candidate = is_found && tile.first_query + query < search.n_queries &&
                                       shared.filters[query].keeps(bound, static_cast<float>(sum));
             append(search, is_candidate, tile.first_query + query, tile.first_row + row, sum);
@@ -541,8 +538,6 @@ __global__ void __launch_bounds__(THREADS, 2) multiply_tile(Search search, Slab 
     append_tile(search, tile, shared, sums);
 }
 
-// ---- tighten: a block a query
-
 using Key = unsigned __int128;  // larger is better: the score, then the smaller row
 constexpr int DIGIT_BITS = 8;
 constexpr int DIGITS = 1 << DIGIT_BITS;  // one a thread
@@ -554,7 +549,7 @@ struct TightenShared {
     int rank;        // its place among those that share this digit too, from 1
     int n_sharing;
     int n_kept;
-    Threshold kth;
+    Hit kth;
 };
 
 __device__ inline Key key(double score, std::int64_t row) {
@@ -584,7 +579,7 @@ __device__ inline void find_digit(TightenShared& shared, int rank) {
 }
 
 // The k-th best of n >= k candidates by lower bound: digit by digit, until one candidate is left.
-__device__ inline Threshold kth_best(const Candidate* candidates, int n, int k, TightenShared& shared) {
+__device__ inline Hit kth_best(const Candidate* candidates, int n, int k, TightenShared& shared) {
     Key prefix = 0;
     int shift = 8 * static_cast<int>(sizeof(Key));
     int rank = k;
@@ -610,7 +605,7 @@ __device__ inline Threshold kth_best(const Candidate* candidates, int n, int k, 
 }
 
 // Moves the candidates that are not worse than the threshold to the front; their number.
-__device__ inline int compact(Candidate* candidates, int n, const Threshold& threshold, TightenShared& shared) {
+__device__ inline int compact(Candidate* candidates, int n, const Hit& threshold, TightenShared& shared) {
     if (threadIdx.x == 0) shared.n_kept = 0;
     for (int first = 0; first < n; first += THREADS) {
         const int i = first + static_cast<int>(threadIdx.x);
@@ -623,6 +618,7 @@ __device__ inline int compact(Candidate* candidates, int n, const Threshold& thr
     return n ? shared.n_kept : 0;
 }
 
+// A block a query.
 template <typename Coding>
 __global__ void __launch_bounds__(THREADS) tighten(Search search) {
     auto& shared = shared_memory<TightenShared>();
@@ -632,10 +628,10 @@ __global__ void __launch_bounds__(THREADS) tighten(Search search) {
     const int n_known = search.kept[query];
     for (int i = n_known + static_cast<int>(threadIdx.x); i < n; i += THREADS)
         candidates[i] = interval<Coding>(search, query, candidates[i].row, candidates[i].lower);
-    Threshold threshold = search.thresholds[query];
+    Hit threshold = search.thresholds[query];
     __syncthreads();
     if (n >= search.k) {
-        const Threshold kth = kth_best(candidates, n, search.k, shared);
+        const Hit kth = kth_best(candidates, n, search.k, shared);
         if (!is_worse(kth.score, kth.row, threshold)) threshold = kth;
     }
     // A slab that overflowed a buffer is scanned again. What it appended may raise thresholds, but does not stay.
@@ -647,8 +643,7 @@ __global__ void __launch_bounds__(THREADS) tighten(Search search) {
     atomicMax(&search.progress->kept, n_kept);
 }
 
-// ---- rescore: a warp a candidate, RESCORE_BLOCKS blocks a query; and the answer
-
+// A warp a candidate, RESCORE_BLOCKS blocks a query. The sum is that of topk.h, lane by lane.
 __global__ void __launch_bounds__(THREADS) rescore(Search search) {
     const int query = blockIdx.x / RESCORE_BLOCKS;
     const int first = static_cast<int>(blockIdx.x % RESCORE_BLOCKS) * WARPS + warp_index();
@@ -666,25 +661,25 @@ __global__ void __launch_bounds__(THREADS) rescore(Search search) {
 }
 
 // Sorts the at most k candidates that are left, all of them scored: a bitonic network over a power of two of places.
-__global__ void __launch_bounds__(THREADS) sort(Search search, Threshold* hits) {
-    Threshold* places = &shared_memory<Threshold>();
+__global__ void __launch_bounds__(THREADS) sort(Search search, Hit* hits) {
+    Hit* places = &shared_memory<Hit>();
     const int query = blockIdx.x;
     const int n = search.counts[query];
     int size = 1;
     while (size < n) size *= 2;
     for (int i = threadIdx.x; i < size; i += THREADS) {
         const Candidate* candidate = search.candidates + std::int64_t{query} * search.capacity + i;
-        places[i] = i < n ? Threshold{candidate->lower, candidate->row} : Threshold{-INFINITY, INT64_MAX};
+        places[i] = i < n ? Hit{candidate->lower, candidate->row} : Hit{-INFINITY, INT64_MAX};
     }
     for (int width = 2; width <= size; width *= 2)
         for (int distance = width / 2; distance; distance /= 2) {
             __syncthreads();
             for (int pair = threadIdx.x; pair < size / 2; pair += THREADS) {
                 const int i = 2 * pair - pair % distance;
-                Threshold& one = places[i];
-                Threshold& other = places[i + distance];
+                Hit& one = places[i];
+                Hit& other = places[i + distance];
                 if (is_worse(one.score, one.row, other) == ((i & width) == 0)) {
-                    const Threshold moved = one;
+                    const Hit moved = one;
                     one = other;
                     other = moved;
                 }
@@ -692,7 +687,7 @@ __global__ void __launch_bounds__(THREADS) sort(Search search, Threshold* hits) 
         }
     __syncthreads();
     for (int i = threadIdx.x; i < search.k; i += THREADS)
-        hits[std::int64_t{query} * search.k + i] = i < n ? places[i] : Threshold{-INFINITY, -1};
+        hits[std::int64_t{query} * search.k + i] = i < n ? places[i] : Hit{-INFINITY, -1};
 }
 
 }  // namespace xmr

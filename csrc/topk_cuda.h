@@ -22,8 +22,8 @@ enum class CudaCoding { int8, float16 };
 
 class CudaShard;
 
-// The rows of all segments, numbered through, in contiguous parts over the GPUs: float32 and codes. What goes wrong on a
-// GPU is a std::runtime_error. One search at a time: a second one waits.
+// The rows of all segments, numbered through, in contiguous parts over the GPUs: float32 and codes. What goes wrong on
+// a GPU is a std::runtime_error. One search at a time: a second one waits.
 class CudaGallery {
 public:
     // min_capacity: of a query's buffer of candidates. Small in tests, so that buffers overflow.

@@ -42,9 +42,13 @@ class Gallery:
         return sum(map(len, self.segments))
 
     def on_cuda(self) -> Any:
-        """The same rows on the GPUs of this machine, brought there once; XmrError where there is none."""
+        """The same rows on the GPUs of this machine, brought there once; XmrError where there is none, or no room."""
         if self._on_cuda is None:
-            self._on_cuda = _cuda_module().Gallery(self.segments)
+            module = _cuda_module()
+            try:
+                self._on_cuda = module.Gallery(self.segments)
+            except RuntimeError as error:
+                raise XmrError(f"{error}; use the CPU") from None
         return self._on_cuda
 
 
@@ -70,6 +74,8 @@ def top_k(
         raise ValueError(f"isa is {isa!r}, one of {['auto', *kernels()]} expected")
     if device not in DEVICES:
         raise ValueError(f"device is {device!r}, one of {DEVICES} expected")
+    if device == "cuda" and isa != "auto":
+        raise ValueError(f"isa is {isa!r}, auto expected on a GPU")
     queries = _checked("queries", queries)
     k = operator.index(k)
     if not isinstance(gallery, Gallery):

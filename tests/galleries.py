@@ -33,8 +33,16 @@ def cone(rng: np.random.Generator, n: int, dim: int) -> NDArray[np.floating]:
     return rng.standard_normal(dim) + 0.02 * rng.standard_normal((n, dim))
 
 
+def wide_cone(rng: np.random.Generator, n: int, dim: int) -> NDArray[np.floating]:
+    return rng.standard_normal(dim) + 0.2 * rng.standard_normal((n, dim))
+
+
 def relu(rng: np.random.Generator, n: int, dim: int) -> NDArray[np.floating]:
-    return np.maximum(rng.standard_normal((n, dim)) + 1, 0)
+    return np.maximum(rng.standard_normal((n, dim)), 0)
+
+
+def shifted_relu(rng: np.random.Generator, n: int, dim: int) -> NDArray[np.floating]:
+    return np.maximum(rng.standard_normal((n, dim)) + 5, 0)
 
 
 def softmax(rng: np.random.Generator, n: int, dim: int) -> NDArray[np.floating]:
@@ -89,7 +97,9 @@ KINDS: dict[str, Make] = {
     "clusters": clusters,
     "outlier dimension": outlier_dimension,
     "cone": cone,
+    "wide cone": wide_cone,
     "relu": relu,
+    "shifted relu": shifted_relu,
     "softmax": softmax,
     "denormal": scaled(1e-42),
     "smallest": scaled(2e-45),

@@ -21,13 +21,15 @@ from conftest import must_run
 from numpy.typing import NDArray
 from PIL import Image
 
+from xmr.engine.codes import Codes
 from xmr.engine.corpus import scan
 from xmr.engine.errors import XmrError
 from xmr.engine.index import AddSummary, Index
 from xmr.engine.media import MODALITIES
-from xmr.engine.model import Model
+from xmr.engine.model import Model, sha256_of
 
 MEDIA = ("image", "audio", "text")
+WORDS = ["a", "the", "red", "bell", "dog", "barks", "rain", "large", "siren"]
 Vector = NDArray[np.float32]
 Key = tuple[str, str, float | None, str | None]  # modality, file name, start_s, text
 
@@ -287,6 +289,23 @@ def test_search_is_a_brute_force_over_every_segment(
         assert {(hit.modality, Path(hit.path).name, hit.start_s, hit.text) for hit in found} == expected.keys()
 
 
+def test_items_enough_to_be_left_out_by_their_codes_are_a_brute_force_too(
+    index: Index, model: Model, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "corpus").mkdir()
+    for number in range(3):
+        lines = [" ".join(rng.choice(WORDS, 6)) for _ in range(150)]
+        (tmp_path / "corpus" / f"{number}.txt").write_text("\n".join(lines))
+        add(index, model, tmp_path / "corpus")
+    queries = rng.standard_normal((40, index.dim)).astype(np.float32)
+    vectors = np.concatenate([np.load(path) for path in sorted((index.folder / "segments").glob("*.f32.npy"))])
+    hits = index.search(queries, 5)
+    best = -np.sort(-(queries.astype(np.float64) @ vectors.T), axis=1)[:, :5]
+    assert len(vectors) == 450
+    np.testing.assert_allclose(np.reshape([hit.score for hit in hits], (40, 5)), best, atol=1e-6)
+
+
 def test_every_modality_is_searched_unless_some_are_named(grown: Index) -> None:
     query = np.eye(1, grown.dim, dtype=np.float32)
     assert grown.search(query, 1000) == grown.search(query, 1000, to=("image", "sound", "text"))
@@ -421,6 +440,54 @@ def test_a_damaged_segment_is_named(damage: Any, filled: Index, model: Model, co
     [damaged, *_] = sorted((filled.folder / "segments").iterdir())
     damage(damaged)
     with pytest.raises(XmrError, match=f"{damaged.name}: a segment of the index cannot be read"):
+        filled.search(np.eye(1, filled.dim, dtype=np.float32), 1)
+
+
+def codes_of_segments(index: Index) -> list[str]:
+    """Their file names without what `Codes` adds."""
+    return sorted(path.name.removesuffix(".json") for path in (index.folder / "segments").glob("*.i8.json"))
+
+
+def test_every_segment_has_codes_of_its_rows(filled: Index) -> None:
+    segments = filled.folder / "segments"
+    assert len(codes_of_segments(filled)) == 3
+    for name in codes_of_segments(filled):
+        rows = segments / name.replace(".i8", ".f32.npy")
+        opened = Codes.open(segments / name, sha256_of(rows))
+        assert len(opened.blocks) == -(-len(np.load(rows)) // 16)
+
+
+def test_codes_of_another_segment_are_refused(filled: Index) -> None:
+    first, *_, last = codes_of_segments(filled)
+    for part in ("json", "codes.npy", "blocks.npy", "bounds.npy"):
+        shutil.copy(filled.folder / "segments" / f"{last}.{part}", filled.folder / "segments" / f"{first}.{part}")
+    with pytest.raises(XmrError, match=f"{first}: the codes of a segment cannot be read .*; index again elsewhere"):
+        filled.search(np.eye(1, filled.dim, dtype=np.float32), 1)
+
+
+@pytest.mark.parametrize("part", ["codes", "blocks", "bounds"])
+def test_codes_of_another_size_are_refused(part: str, filled: Index) -> None:
+    path = filled.folder / "segments" / f"{codes_of_segments(filled)[0]}.{part}.npy"
+    array = np.load(path)
+    np.save(path, np.concatenate([array, array]))
+    with pytest.raises(XmrError, match=r"codes do not match their rows \(.*\d+.*\d+\); index again elsewhere"):
+        filled.search(np.eye(1, filled.dim, dtype=np.float32), 1)
+
+
+@pytest.mark.parametrize("part", ["json", "codes.npy", "blocks.npy", "bounds.npy"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    ],
+    ids=["missing", "empty", "cut short"],
+)
+def test_damaged_codes_are_named(damage: Any, part: str, filled: Index) -> None:
+    name = codes_of_segments(filled)[0]
+    damage(filled.folder / "segments" / f"{name}.{part}")
+    with pytest.raises(XmrError, match=f"{name}: the codes of a segment cannot be read"):
         filled.search(np.eye(1, filled.dim, dtype=np.float32), 1)
 
 

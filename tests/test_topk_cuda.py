@@ -34,7 +34,7 @@ def compile_driver(folder: Path, *flags: str, csrc: Path = ROOT / "csrc") -> Pat
         pytest.skip("g++ is missing: the CUDA kernels are not tested")
     cuda, driver = ROOT / "tests" / "cuda", folder / "driver"
     sources = ["-x", "c++", str(cuda / "driver.cpp"), str(csrc / "topk_cuda.cu")]
-    options = ["-std=c++20", "-pthread", "-I", str(csrc), "-include", str(cuda / "emulation.h")]
+    options = ["-std=c++20", "-fno-strict-aliasing", "-pthread", "-I", str(csrc), "-include", str(cuda / "emulation.h")]
     subprocess.run(["g++", *options, *(flags or ["-O2"]), *sources, "-o", str(driver)], check=True)
     return driver
 
@@ -214,7 +214,7 @@ def test_the_queries_may_have_any_length(plain_driver: Path, factor: float, codi
 
 
 @pytest.mark.parametrize("n_queries", [2, 9])
-@pytest.mark.parametrize("n_allowed", [0, 1, 5, 60, 999])
+@pytest.mark.parametrize("n_allowed", [0, 5, 999])
 def test_rows_that_are_not_allowed_are_never_found(plain_driver: Path, n_queries: int, n_allowed: int) -> None:
     allow = np.zeros(1000, np.bool_)
     allow[np.random.default_rng(3).permutation(1000)[:n_allowed]] = True
@@ -222,7 +222,7 @@ def test_rows_that_are_not_allowed_are_never_found(plain_driver: Path, n_queries
 
 
 @pytest.mark.parametrize("n_queries", [2, 9])
-@pytest.mark.parametrize("n_devices", [1, 2, 3])
+@pytest.mark.parametrize("n_devices", [1, 3])
 def test_segments_are_numbered_through_and_spread_over_the_gpus(
     plain_driver: Path, n_devices: int, n_queries: int
 ) -> None:

@@ -1,7 +1,11 @@
-// One search on emulated GPUs. Arguments: seed, line and first thread of a barrier to leave out, GPUs, their free bytes,
-// coding, capacity, k, queries, dim, whether flags follow, rows of each segment. stdin: the segments, the queries, the
-// flags. stdout: scores, rows.
-#include "emulation.h"
+// One search on emulated GPUs. Arguments: seed, line of a barrier to leave out and the first thread that does, GPUs,
+// their free bytes, coding, capacity, k, queries, dim, whether flags follow, rows of each segment. stdin: the segments,
+// the queries, the flags. stdout: scores, rows.
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "topk_cuda.h"
 

@@ -336,7 +336,7 @@ Exchanged<Value> exchange(const Value& value, int = 0) {
 
 }  // namespace emulation
 
-// ---- what a kernel calls
+// What a kernel calls.
 
 inline void __syncthreads(int line = __builtin_LINE()) {
     if (line == emulation::skipped_line && threadIdx.x >= emulation::skipped_from) return;
@@ -374,9 +374,9 @@ inline unsigned __match_any_sync(unsigned, int value, int line = __builtin_LINE(
 
 inline int atomicAdd(int* address, int value) { return __atomic_fetch_add(address, value, __ATOMIC_RELAXED); }
 inline int atomicMax(int* address, int value) {
-    int seen = __atomic_load_n(address, __ATOMIC_RELAXED);
-    while (seen < value && !__atomic_compare_exchange_n(address, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
+    constexpr int RELAXED = __ATOMIC_RELAXED;
+    int seen = __atomic_load_n(address, RELAXED);
+    while (seen < value && !__atomic_compare_exchange_n(address, &seen, value, true, RELAXED, RELAXED)) continue;
     return seen;
 }
 
@@ -396,7 +396,7 @@ inline unsigned short __half_as_ushort(_Float16 value) { return std::bit_cast<un
 inline _Float16 __ushort_as_half(unsigned short bits) { return std::bit_cast<_Float16>(bits); }
 using std::min;
 
-// ---- what the host calls
+// What the host calls.
 
 enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorNoDevice };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
@@ -452,7 +452,8 @@ inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t n_bytes,
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 
 template <typename... Parameters, typename... Arguments>
-cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), Arguments&&... arguments) {
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
     const std::tuple<Parameters...> copies(arguments...);
     const std::lock_guard lock(emulation::one_kernel_at_a_time);
     emulation::run_blocks(config->gridDim.x, config->blockDim.x, config->dynamicSmemBytes,
