@@ -146,6 +146,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--captions", type=Path, help="one a line, or JSON lines with a list `captions`")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--slow-s", type=float, default=60, help="a run that takes longer is not repeated")
+    largest_help = "as usearch=64,numkong=64: a peer is left out of larger batches"
+    parser.add_argument("--largest", type=largest_batches, default={}, help=largest_help)
     parser.add_argument("--approximate-rows", type=int, default=100_000, help="for hnsw and ivf; 0 leaves them out")
     parser.add_argument("--peers", default=DEFAULT_PEERS, help=f"of {DEFAULT_PEERS},xmr-plain")
     parser.add_argument("--folder", type=Path, help="for the rows (2 GB) and embeddings made by the model")
@@ -153,6 +155,10 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     check_options(options, parser)
     return options
+
+
+def largest_batches(text: str) -> dict[str, int]:
+    return {peer: int(batch) for peer, _, batch in (part.partition("=") for part in text.split(","))}
 
 
 def check_options(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -644,7 +650,8 @@ def measure(name: str, n_rows: int, wanted: list[str], options: argparse.Namespa
 
 def time_peers(peers: Peers, measured: Measured, batch: int, k: int, threads: int, options: argparse.Namespace) -> None:
     """One run of every peer in each round, so that a slower minute of the machine meets all of them."""
-    for peer in peers.names:
+    asked = [peer for peer in peers.names if batch <= options.largest.get(peer, batch)]
+    for peer in asked:
         peers.ask_peer(peer, "time", 0, min(batch, 8), k, threads)  # threads and buffers are made once
     n_queries = 2 * max(*options.batches, RECALL_QUERIES)
     slow: set[str] = set()
@@ -652,7 +659,7 @@ def time_peers(peers: Peers, measured: Measured, batch: int, k: int, threads: in
         time.sleep(SETTLE_S)
         floor = peers.ask("floor", "floor", threads)
         measured.floor.append({"threads": threads, "gb_per_s": floor})
-        for peer in peers.names:
+        for peer in asked:
             if peer in slow:
                 continue
             first = round_ * batch % (n_queries - batch + 1)
@@ -666,7 +673,7 @@ def time_peers(peers: Peers, measured: Measured, batch: int, k: int, threads: in
                     f"{peer}, batch {batch}, k {k}, threads {threads}: {found['wall_ms'] / 1e3:.0f} s, so one run only"
                 )
     case = {"threads": threads, "k": k, "batch": batch}
-    medians = {peer: statistics.median(measured.times("wall_ms", peer=peer, **case)) for peer in peers.names}
+    medians = {peer: statistics.median(measured.times("wall_ms", peer=peer, **case)) for peer in asked}
     report = ", ".join(f"{peer} {shown(ms)}" for peer, ms in medians.items())
     note(f"{measured.data}, threads {threads}, k {k}, batch {batch}, ms: {report}")
 
@@ -739,9 +746,9 @@ def print_table(measured: Measured, threads: int, unit: str) -> None:
     has_single_runs = False
     for k, batch in dict.fromkeys((run["k"], run["batch"]) for run in measured.runs):
         times = {peer: measured.times(unit, peer=peer, threads=threads, k=k, batch=batch) for peer in peers}
-        ms = {peer: statistics.median(found) for peer, found in times.items()}
+        ms = {peer: statistics.median(found) for peer, found in times.items() if found}
         most = max(map(len, times.values()))
-        cells = [shown(ms[peer]) + "*" * (len(times[peer]) < most) for peer in peers]
+        cells = [shown(ms[peer]) + "*" * (len(times[peer]) < most) if peer in ms else "" for peer in peers]
         has_single_runs |= any(cell.endswith("*") for cell in cells)
         floor_ms = measured.rows * measured.dim / measured.floor_gb_per_s(threads) / 1e6
         share = f"{floor_ms / ms['xmr']:.0%}" if batch <= 8 else ""

@@ -4,9 +4,11 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernel.h"
@@ -36,39 +38,77 @@ int checked_threads(int threads) {
 
 void check_size(const char* what, std::int64_t found, std::int64_t expected) {
     if (found != expected)
-        throw py::value_error(std::string("the codes have ") + text(found) + " " + what + ", the rows ask for " + text(expected));
+        throw py::value_error(std::string("the codes have ") + text(found) + " " + what + ", the rows ask for " +
+                              text(expected));
 }
 
-// Rows and what was made of them by `encode`; the codes may be missing.
-struct Part {
-    Array<float> rows;
-    std::optional<Array<std::uint8_t>> codes;
-    std::optional<Array<float>> blocks;
-    std::optional<Array<float>> bounds;
-    std::optional<Array<double>> mean;
-    bool is_rotated;
+void check_codable(std::int64_t dim) {
+    if (dim < 1 || dim > xmr::MAX_DIM)
+        throw py::value_error("the gallery has " + text(dim) + " columns, 1 to " + text(xmr::MAX_DIM) +
+                              " can be coded");
+}
+
+// The squares of a mean's dimensions must not leave the range of double: the bound is computed from them.
+void check_mean(const std::optional<Array<double>>& mean, std::int64_t dim) {
+    if (!mean) return;
+    check_size("dimensions of their mean", mean->size(), dim);
+    for (std::int64_t d = 0; d < dim; ++d)
+        if (const double value = std::fabs(mean->data()[d]); value != 0 && !(value > 0x1p-300 && value < 0x1p300))
+            throw py::value_error("dimension " + text(d) + " of the mean is " + std::to_string(mean->data()[d]) +
+                                  ", 0 or a magnitude between 2^-300 and 2^300 expected");
+}
+
+// Rows with the codes that `encode` made of them, or without.
+class Segment {
+public:
+    Segment(Array<float> rows, std::optional<Array<std::uint8_t>> codes, std::optional<Array<float>> blocks,
+            std::optional<Array<float>> bounds, std::optional<Array<double>> mean, bool is_rotated)
+        : rows_(std::move(rows)),
+          codes_(std::move(codes)),
+          blocks_(std::move(blocks)),
+          bounds_(std::move(bounds)),
+          mean_(std::move(mean)),
+          is_rotated_(is_rotated) {
+        if (rows_.ndim() != 2) throw py::value_error("the gallery has " + text(rows_.ndim()) + " axes, 2 expected");
+        if (codes_.has_value() != blocks_.has_value() || codes_.has_value() != bounds_.has_value())
+            throw py::value_error("codes, blocks and bounds belong together, some are missing");
+        if (!codes_) return;
+        check_codable(dim());
+        const std::int64_t n_blocks = xmr::n_blocks(n_rows());
+        check_size("bytes", codes_->size(), n_blocks * xmr::block_bytes(dim()) + xmr::CODES_TAIL);
+        check_size("numbers of their blocks", blocks_->size(), n_blocks * 4);
+        check_size("norms of their rows", bounds_->size(), n_blocks * xmr::BLOCK_ROWS * 2);
+        check_mean(mean_, dim());
+    }
+
+    std::int64_t n_rows() const { return rows_.shape(0); }
+    std::int64_t dim() const { return rows_.shape(1); }
+    bool is_coded() const { return codes_.has_value(); }
 
     xmr::Segment segment() const {
         xmr::Segment segment{};
-        segment.rows = rows.data();
-        segment.n_rows = rows.shape(0);
-        if (!codes) return segment;
-        const std::int64_t n_blocks = xmr::n_blocks(rows.shape(0));
-        check_size("bytes", codes->size(), n_blocks * xmr::block_bytes(rows.shape(1)) + xmr::CODES_TAIL);
-        check_size("numbers of their blocks", blocks->size(), n_blocks * 4);
-        check_size("norms of their rows", bounds->size(), n_blocks * xmr::BLOCK_ROWS * 2);
-        if (mean) check_size("dimensions of their mean", mean->size(), rows.shape(1));
-        segment.codes = codes->data();
-        segment.blocks = reinterpret_cast<const xmr::BlockBound*>(blocks->data());
-        segment.bounds = reinterpret_cast<const xmr::RowBound*>(bounds->data());
-        segment.mean = mean ? mean->data() : nullptr;
-        segment.is_rotated = is_rotated;
+        segment.rows = rows_.data();
+        segment.n_rows = n_rows();
+        if (!codes_) return segment;
+        segment.codes = codes_->data();
+        segment.blocks = reinterpret_cast<const xmr::BlockBound*>(blocks_->data());
+        segment.bounds = reinterpret_cast<const xmr::RowBound*>(bounds_->data());
+        segment.mean = mean_ ? mean_->data() : nullptr;
+        segment.is_rotated = is_rotated_;
         return segment;
     }
+
+private:
+    Array<float> rows_;
+    std::optional<Array<std::uint8_t>> codes_;
+    std::optional<Array<float>> blocks_;
+    std::optional<Array<float>> bounds_;
+    std::optional<Array<double>> mean_;
+    bool is_rotated_;
 };
 
 // Scores, rows, and how many rows were scored from their float32 values.
-py::tuple top_k(const Array<float>& queries, const std::vector<Part>& parts, std::int64_t k,
+py::tuple top_k(const Array<float>& queries, const std::vector<Segment>& gallery, std::int64_t k,
                 const std::optional<Array<bool>>& allow, int threads, const std::string& isa) {
     const xmr::Kernel& kernel = kernel_named(isa);
     const int n_threads = checked_threads(threads);
@@ -78,13 +118,12 @@ py::tuple top_k(const Array<float>& queries, const std::vector<Part>& parts, std
     std::vector<xmr::Segment> segments;
     std::int64_t n_rows = 0;
     bool is_coded = kernel.multiply != nullptr;
-    for (const Part& part : parts) {
-        if (part.rows.ndim() != 2) throw py::value_error("the gallery has " + text(part.rows.ndim()) + " axes, 2 expected");
-        if (part.rows.shape(1) != dim)
-            throw py::value_error("queries have " + text(dim) + " columns, the gallery has " + text(part.rows.shape(1)));
-        segments.push_back(part.segment());
-        n_rows += part.rows.shape(0);
-        is_coded = is_coded && part.codes;
+    for (const Segment& segment : gallery) {
+        if (segment.dim() != dim)
+            throw py::value_error("queries have " + text(dim) + " columns, the gallery has " + text(segment.dim()));
+        segments.push_back(segment.segment());
+        n_rows += segment.n_rows();
+        is_coded = is_coded && segment.is_coded();
     }
     if (allow && (allow->ndim() != 1 || allow->shape(0) != n_rows))
         throw py::value_error("allow has " + text(allow->size()) + " flags, the gallery has " + text(n_rows) + " rows");
@@ -130,8 +169,9 @@ py::tuple encode(const Array<float>& rows, const std::optional<Array<double>>& m
     if (rows.ndim() != 2) throw py::value_error("the gallery has " + text(rows.ndim()) + " axes, 2 expected");
     const std::int64_t n_rows = rows.shape(0), dim = rows.shape(1), n_blocks = xmr::n_blocks(n_rows);
     if (dim < 1 || dim > xmr::MAX_DIM)
-        throw py::value_error("the gallery has " + text(dim) + " columns, 1 to " + text(xmr::MAX_DIM) + " can be coded");
-    if (mean) check_size("dimensions of their mean", mean->size(), dim);
+        throw py::value_error("the gallery has " + text(dim) + " columns, 1 to " + text(xmr::MAX_DIM) +
+                              " can be coded");
+    check_mean(mean, dim);
     Array<std::uint8_t> codes = aligned_bytes(n_blocks * xmr::block_bytes(dim) + xmr::CODES_TAIL);
     Array<float> blocks({static_cast<py::ssize_t>(n_blocks), py::ssize_t{4}});
     Array<float> bounds({static_cast<py::ssize_t>(n_blocks * xmr::BLOCK_ROWS), py::ssize_t{2}});
@@ -163,18 +203,18 @@ std::vector<std::string> kernels() {
 
 PYBIND11_MODULE(_topk, module) {
     module.doc() = "Exact top-k by inner product on the CPU.";
-    py::class_<Part>(module, "Part", "Rows of a gallery and their codes.")
-        .def(py::init([](const Array<float>& rows, const std::optional<Array<std::uint8_t>>& codes,
-                         const std::optional<Array<float>>& blocks, const std::optional<Array<float>>& bounds,
-                         const std::optional<Array<double>>& mean, bool is_rotated) {
-                 return Part{rows, codes, blocks, bounds, mean, is_rotated};
-             }),
-             py::arg("rows").noconvert(), py::arg("codes").noconvert() = py::none(), py::arg("blocks").noconvert() = py::none(),
-             py::arg("bounds").noconvert() = py::none(), py::arg("mean").noconvert() = py::none(), py::arg("is_rotated") = false);
-    module.def("top_k", &top_k, py::arg("queries").noconvert(), py::arg("parts"), py::arg("k"), py::arg("allow") = py::none(),
-               py::arg("threads") = 0, py::arg("isa") = "auto");
+    py::class_<Segment>(module, "Segment", "Rows of a gallery and their codes.")
+        .def(py::init<Array<float>, std::optional<Array<std::uint8_t>>, std::optional<Array<float>>,
+                      std::optional<Array<float>>, std::optional<Array<double>>, bool>(),
+             py::arg("rows").noconvert(), py::arg("codes").noconvert() = py::none(),
+             py::arg("blocks").noconvert() = py::none(), py::arg("bounds").noconvert() = py::none(),
+             py::arg("mean").noconvert() = py::none(), py::arg("is_rotated") = false);
+    module.def("top_k", &top_k, py::arg("queries").noconvert(), py::arg("gallery"), py::arg("k"),
+               py::arg("allow") = py::none(), py::arg("threads") = 0, py::arg("isa") = "auto");
     module.def("encode", &encode, py::arg("rows").noconvert(), py::arg("mean").noconvert() = py::none(),
                py::arg("is_rotated") = false, py::arg("threads") = 0, py::arg("isa") = "auto");
     module.def("kernels", &kernels);
     module.attr("MAX_DIM") = xmr::MAX_DIM;
+    module.attr("BLOCK_ROWS") = xmr::BLOCK_ROWS;
+    module.attr("CODES_TAIL") = xmr::CODES_TAIL;
 }

@@ -20,7 +20,7 @@ struct alignas(64) QueryTile {
     std::int8_t codes[TILE_BYTES] = {};
 };
 
-// What the bound knows of GROUP_QUERIES queries; a place without a query needs +inf and is never hit.
+// What the bound knows of GROUP_QUERIES queries; a place without a query needs +inf, and its hits mean nothing.
 struct alignas(64) QueryBounds {
     double needed[GROUP_QUERIES];         // ts <a, c> + w must reach this
     double code_norm[GROUP_QUERIES];      // N
@@ -49,6 +49,7 @@ inline void fetch_ahead(const Product& p, std::int64_t tile) {
     for (std::int64_t i = 0; i < p.ahead_bytes; i += LINE) __builtin_prefetch(p.ahead + tile * p.ahead_bytes + i, 0, 2);
 }
 
+// The codes of a group: its tiles follow each other.
 inline const std::int8_t* group_codes(const Product& p, std::int64_t group) {
     return p.queries[group * n_tiles(p.dim)].codes;
 }
@@ -69,8 +70,10 @@ extern const Kernel PLAIN;
 #if defined(__x86_64__)
 extern const Kernel AVX2;
 extern const Kernel AVX512_VNNI;
+#if defined(__linux__)
 extern const Kernel AMX;
-#elif defined(__aarch64__)
+#endif
+#elif defined(__aarch64__) && defined(__linux__)
 extern const Kernel NEON;
 #endif
 

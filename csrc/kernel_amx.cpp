@@ -1,5 +1,5 @@
 // AMX: 16 queries x 16 rows x 64 dimensions of bytes an instruction, in tile registers.
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -15,10 +15,9 @@
 namespace xmr {
 namespace {
 
-// The intrinsics of gcc want the registers as digits. 0 to 3 hold the dots, in the order of Product; 4 the queries of the
-// first group; 6 and 7 rows; 5 the queries of the second group, or rows. Past the last dimension of a block stands the
-// next one: zeros of the queries meet it.
-constexpr int FIRST_OF_ROWS = 6;
+// The intrinsics of gcc want the registers as digits. 0 to 3 hold the dots, in the order of Product; 4 the queries of
+// the first group; 6 and 7 rows; 5 the queries of the second group, or rows. Past the last dimension of a block stands
+// the next one: zeros of the queries meet it.
 constexpr std::int64_t STRIDE = 64;  // bytes between the rows of every tile, in memory as in the register
 
 struct alignas(64) TileShapes {  // the operand of LDTILECFG: Intel SDM, volume 1, chapter 18
@@ -34,7 +33,7 @@ XMR_AMX void begin(std::int64_t n_queries) {
     for (int tile = 0; tile < 8; ++tile) {
         shapes.row_bytes[tile] = STRIDE;
         // fewer queries than a tile holds take less time; then there is no second group either
-        const bool holds_rows = tile >= FIRST_OF_ROWS || (tile == 5 && n_queries <= GROUP_QUERIES);
+        const bool holds_rows = tile >= 6 || (tile == 5 && n_queries <= GROUP_QUERIES);
         shapes.n_rows[tile] = static_cast<std::uint8_t>(holds_rows ? 16 : std::min<std::int64_t>(n_queries, 16));
     }
     asm volatile("" : : "r"(&shapes) : "memory");  // gcc 12 takes the stores above for dead

@@ -22,7 +22,8 @@ XMR_AVX2 inline __m256i even_codes(std::int32_t group) {
 
 // Queries against half a block, 8 rows.
 template <int QUERIES>
-XMR_AVX2 void multiply_some(const std::int8_t* queries, const std::uint8_t* rows, std::int64_t dim, std::int32_t* dots) {
+XMR_AVX2 void multiply_some(const std::int8_t* queries, const std::uint8_t* rows, std::int64_t dim,
+                            std::int32_t* dots) {
     __m256i sums[QUERIES];
 #pragma GCC unroll 4
     for (int q = 0; q < QUERIES; ++q) sums[q] = _mm256_setzero_si256();
@@ -40,13 +41,13 @@ XMR_AVX2 void multiply_some(const std::int8_t* queries, const std::uint8_t* rows
         }
     }
 #pragma GCC unroll 4
-    for (int q = 0; q < QUERIES; ++q)
-        _mm256_store_si256(reinterpret_cast<__m256i*>(dots + q * BLOCK_ROWS), sums[q]);
+    for (int q = 0; q < QUERIES; ++q) _mm256_store_si256(reinterpret_cast<__m256i*>(dots + q * BLOCK_ROWS), sums[q]);
 }
 
 using MultiplySome = void (*)(const std::int8_t*, const std::uint8_t*, std::int64_t, std::int32_t*);
 constexpr std::int64_t QUERIES_AT_ONCE = 4;
-constexpr MultiplySome MULTIPLY[QUERIES_AT_ONCE] = {multiply_some<1>, multiply_some<2>, multiply_some<3>, multiply_some<4>};
+constexpr MultiplySome MULTIPLY[QUERIES_AT_ONCE] = {multiply_some<1>, multiply_some<2>, multiply_some<3>,
+                                                    multiply_some<4>};
 
 void multiply(const Product& p) {
     for (std::int64_t group = 0; group < p.n_groups; ++group)
@@ -61,7 +62,8 @@ void multiply(const Product& p) {
         }
 }
 
-XMR_AVX2 bool select(const std::int32_t* dots, const QueryBounds& queries, const BlockBound& block, std::uint16_t* hits) {
+XMR_AVX2 bool select(const std::int32_t* dots, const QueryBounds& queries, const BlockBound& block,
+                     std::uint16_t* hits) {
     return select_loop(dots, queries, block, hits);
 }
 
@@ -76,7 +78,8 @@ XMR_AVX2 double score(const double* query, const float* row, std::int64_t dim) {
                                          _mm256_cvtps_pd(_mm_loadu_ps(row + d + part * 4)), sums[part]);
     alignas(32) double lanes[LANES];
     for (int part = 0; part < 8; ++part) _mm256_store_pd(lanes + part * 4, sums[part]);
-    for (std::int64_t lane = 0; d + lane < dim; ++lane) lanes[lane] += query[d + lane] * static_cast<double>(row[d + lane]);
+    for (std::int64_t lane = 0; d + lane < dim; ++lane)
+        lanes[lane] += query[d + lane] * static_cast<double>(row[d + lane]);
     return halved(lanes);
 }
 

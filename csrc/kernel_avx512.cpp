@@ -39,11 +39,14 @@ XMR_AVX512 void multiply_some(const std::int8_t* queries, const std::uint8_t* co
 }
 
 using MultiplySome = void (*)(const std::int8_t*, const std::uint8_t* const*, std::int64_t, std::int32_t*);
-constexpr MultiplySome ONE_BLOCK[] = {multiply_some<1, 1>, multiply_some<2, 1>, multiply_some<3, 1>, multiply_some<4, 1>,
-                                      multiply_some<5, 1>, multiply_some<6, 1>, multiply_some<7, 1>, multiply_some<8, 1>};
-constexpr MultiplySome TWO_BLOCKS[] = {multiply_some<1, 2>, multiply_some<2, 2>, multiply_some<3, 2>, multiply_some<4, 2>,
-                                       multiply_some<5, 2>, multiply_some<6, 2>, multiply_some<7, 2>, multiply_some<8, 2>};
-constexpr MultiplySome FOUR_BLOCKS[] = {multiply_some<1, 4>, multiply_some<2, 4>, multiply_some<3, 4>, multiply_some<4, 4>};
+constexpr MultiplySome ONE_BLOCK[] = {multiply_some<1, 1>, multiply_some<2, 1>, multiply_some<3, 1>,
+                                      multiply_some<4, 1>, multiply_some<5, 1>, multiply_some<6, 1>,
+                                      multiply_some<7, 1>, multiply_some<8, 1>};
+constexpr MultiplySome TWO_BLOCKS[] = {multiply_some<1, 2>, multiply_some<2, 2>, multiply_some<3, 2>,
+                                       multiply_some<4, 2>, multiply_some<5, 2>, multiply_some<6, 2>,
+                                       multiply_some<7, 2>, multiply_some<8, 2>};
+constexpr MultiplySome FOUR_BLOCKS[] = {multiply_some<1, 4>, multiply_some<2, 4>, multiply_some<3, 4>,
+                                        multiply_some<4, 4>};
 
 void multiply(const Product& p) {
     const MultiplySome* some = p.n_blocks == 4 ? FOUR_BLOCKS : p.n_blocks == 2 ? TWO_BLOCKS : ONE_BLOCK;
@@ -52,7 +55,8 @@ void multiply(const Product& p) {
         const std::int64_t n = std::min(GROUP_QUERIES, p.n_queries - group * GROUP_QUERIES);
         std::int32_t* dots = p.dots + group * p.n_blocks * TILE_DOTS;
         for (std::int64_t q = 0; q < n; q += at_once)
-            some[std::min(at_once, n - q) - 1](group_codes(p, group) + q * TILE_DIMS, p.blocks, p.dim, dots + q * BLOCK_ROWS);
+            some[std::min(at_once, n - q) - 1](group_codes(p, group) + q * TILE_DIMS, p.blocks, p.dim,
+                                               dots + q * BLOCK_ROWS);
     }
 }
 
@@ -66,7 +70,8 @@ XMR_AVX512 double score(const double* query, const float* row, std::int64_t dim)
                                          _mm512_cvtps_pd(_mm256_loadu_ps(row + d + part * 8)), sums[part]);
     alignas(64) double lanes[LANES];
     for (int part = 0; part < 4; ++part) _mm512_store_pd(lanes + part * 8, sums[part]);
-    for (std::int64_t lane = 0; d + lane < dim; ++lane) lanes[lane] += query[d + lane] * static_cast<double>(row[d + lane]);
+    for (std::int64_t lane = 0; d + lane < dim; ++lane)
+        lanes[lane] += query[d + lane] * static_cast<double>(row[d + lane]);
     return halved(lanes);
 }
 
@@ -74,10 +79,8 @@ XMR_AVX512 void encode_blocks(const EncodeArguments& arguments, std::int64_t fir
     encode_blocks_loop(arguments, first_block, last_block);
 }
 
-}  // namespace
-
 // The smallest dots that pass, lane by query; a limit that is no number lets every row pass.
-XMR_AVX512 static __m256i limits_of_half(const QueryBounds& q, const BlockBound& block, int first) {
+XMR_AVX512 __m256i limits_of_half(const QueryBounds& q, const BlockBound& block, int first) {
     const __m512d norm = _mm512_set1_pd(block.norm), residual = _mm512_set1_pd(block.residual);
     const __m512d inverse_scale = _mm512_set1_pd(1 / static_cast<double>(block.scale));
     __m512d limit = _mm512_load_pd(q.needed + first);
@@ -87,13 +90,16 @@ XMR_AVX512 static __m256i limits_of_half(const QueryBounds& q, const BlockBound&
     limit = _mm512_add_pd(limit, _mm512_load_pd(q.offset + first));
     // towards zero is upwards for negative numbers: hence 2 less instead of 1; what is under the range of int32, or no
     // number, becomes its smallest
-    limit = _mm512_min_pd(_mm512_set1_pd(std::numeric_limits<std::int32_t>::max()), _mm512_sub_pd(limit, _mm512_set1_pd(2)));
+    limit = _mm512_min_pd(_mm512_set1_pd(std::numeric_limits<std::int32_t>::max()),
+                          _mm512_sub_pd(limit, _mm512_set1_pd(2)));
     return _mm512_cvttpd_epi32(limit);
 }
 
-XMR_AVX512 static inline __mmask16 passing(const std::int32_t* dots, const std::int32_t* limits, int q) {
+XMR_AVX512 inline __mmask16 passing(const std::int32_t* dots, const std::int32_t* limits, int q) {
     return _mm512_cmpge_epi32_mask(_mm512_load_si512(dots + q * BLOCK_ROWS), _mm512_set1_epi32(limits[q]));
 }
+
+}  // namespace
 
 XMR_AVX512 bool select_avx512(const std::int32_t* dots, const QueryBounds& queries, const BlockBound& block,
                               std::uint16_t* hits) {
@@ -109,11 +115,13 @@ XMR_AVX512 bool select_avx512(const std::int32_t* dots, const QueryBounds& queri
 }
 
 bool has_avx512_vnni() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
 }
 
-const Kernel AVX512_VNNI{"avx512vnni", has_avx512_vnni, nullptr, nullptr, multiply, select_avx512, score, encode_blocks};
+const Kernel AVX512_VNNI{"avx512vnni", has_avx512_vnni, nullptr, nullptr,
+                         multiply,     select_avx512,   score,   encode_blocks};
 
 }  // namespace xmr
 #endif

@@ -1,5 +1,5 @@
 // NEON with the dot product instructions of Armv8.2: 16 products of bytes, added in fours to 4 lanes.
-#if defined(__aarch64__)
+#if defined(__aarch64__) && defined(__linux__)
 #include <arm_neon.h>
 #include <sys/auxv.h>
 
@@ -17,7 +17,8 @@ bool is_usable() {
 
 // One query against one block. Codes are stored as code + 128; with the high bit flipped they are signed, and what
 // `offset` takes off is put back.
-XMR_DOTPROD void multiply_one(const std::int8_t* query, const std::uint8_t* block, std::int64_t dim, std::int32_t* dots) {
+XMR_DOTPROD void multiply_one(const std::int8_t* query, const std::uint8_t* block, std::int64_t dim,
+                              std::int32_t* dots) {
     int32x4_t sums[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
     int32x4_t query_sum = vdupq_n_s32(0);
     const std::int64_t n_dim_groups = (dim + GROUP_DIMS - 1) / GROUP_DIMS;

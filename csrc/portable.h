@@ -24,8 +24,10 @@ namespace xmr {
     double sums[LANES] = {};
     std::int64_t d = 0;
     for (; d + LANES <= dim; d += LANES)
-        for (std::int64_t lane = 0; lane < LANES; ++lane) sums[lane] += query[d + lane] * static_cast<double>(row[d + lane]);
-    for (std::int64_t lane = 0; d + lane < dim; ++lane) sums[lane] += query[d + lane] * static_cast<double>(row[d + lane]);
+        for (std::int64_t lane = 0; lane < LANES; ++lane)
+            sums[lane] += query[d + lane] * static_cast<double>(row[d + lane]);
+    for (std::int64_t lane = 0; d + lane < dim; ++lane)
+        sums[lane] += query[d + lane] * static_cast<double>(row[d + lane]);
     return halved(sums);
 }
 
@@ -63,7 +65,9 @@ template <typename Real>
 
 // A norm as the bound wants it: not smaller than the true one, whatever the sum of squares lost.
 [[gnu::always_inline]] inline float rounded_up(double norm) {
-    return norm == 0 ? 0 : std::nextafterf(static_cast<float>(norm * (1 + 0x1p-20)), std::numeric_limits<float>::infinity());
+    return norm == 0
+               ? 0
+               : std::nextafterf(static_cast<float>(norm * (1 + 0x1p-20)), std::numeric_limits<float>::infinity());
 }
 
 // Unnormalised Walsh-Hadamard transform of n numbers in place, n a power of two.
@@ -77,7 +81,8 @@ template <typename Real>
             }
 }
 
-// +1 or -1, fixed for ever: they are part of what a stored code means. (The finaliser of splitmix64, Steele et al. 2014.)
+// +1 or -1, fixed for ever: they are part of what a stored code means. (The finaliser of splitmix64, Steele et al.
+// 2014.)
 [[gnu::always_inline]] inline double sign_of(std::uint64_t place) {
     std::uint64_t bits = (place + 1) * 0x9e3779b97f4a7c15U;
     bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9U;
@@ -96,7 +101,8 @@ template <typename Real>
     }
 }
 
-// The scale of int8 codes of values up to `largest`; 0 where it would leave the range in which a float has all its bits.
+// The scale of int8 codes of values up to `largest`; 0 where it would leave the range in which a float has all its
+// bits.
 [[gnu::always_inline]] inline float scale_of(double largest) {
     const double scale = largest / 127;
     return scale >= 0x1p-100 && scale <= 0x1p100 ? static_cast<float>(scale) : 0.0F;
@@ -123,11 +129,14 @@ template <typename Real>
         float step[STEP];
         std::uint8_t stored[STEP];
         code_step(row + first, n, 1 / scale, step);
-        for (std::int64_t i = 0; i < STEP; ++i) stored[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(step[i]) + 128);
-        for (std::int64_t i = 0; i < n; i += GROUP_DIMS) std::memcpy(codes + (first + i) * BLOCK_ROWS, stored + i, GROUP_DIMS);
+        for (std::int64_t i = 0; i < STEP; ++i)
+            stored[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(step[i]) + 128);
+        for (std::int64_t i = 0; i < n; i += GROUP_DIMS)
+            std::memcpy(codes + (first + i) * BLOCK_ROWS, stored + i, GROUP_DIMS);
         double residuals[STEP] = {};
         for (std::int64_t i = 0; i < n; ++i)
-            residuals[i] = static_cast<double>(row[first + i]) - static_cast<double>(scale) * static_cast<double>(step[i]);
+            residuals[i] =
+                static_cast<double>(row[first + i]) - static_cast<double>(scale) * static_cast<double>(step[i]);
         for (std::int64_t i = 0; i < STEP; i += LANES)
             for (std::int64_t lane = 0; lane < LANES; ++lane) sums[lane] += residuals[i + lane] * residuals[i + lane];
     }
@@ -136,8 +145,8 @@ template <typename Real>
 
 // One block from its rows as they are coded, (n_rows <= BLOCK_ROWS, dim).
 template <typename Real>
-[[gnu::always_inline]] inline void code_block(const Real* rows, std::int64_t n_rows, std::int64_t dim, std::uint8_t* codes, BlockBound& block,
-                           RowBound* bounds) {
+[[gnu::always_inline]] inline void code_block(const Real* rows, std::int64_t n_rows, std::int64_t dim,
+                                              std::uint8_t* codes, BlockBound& block, RowBound* bounds) {
     const float scale = scale_of(static_cast<double>(largest_magnitude(rows, n_rows * dim)));
     std::memset(codes, 128, static_cast<std::size_t>(block_bytes(dim)));
     block = {scale, 0, 0, 0};
@@ -172,7 +181,8 @@ template <typename Real>
 }
 
 // Which rows of a tile of dots pass, query by query.
-[[gnu::always_inline]] inline bool select_loop(const std::int32_t* dots, const QueryBounds& q, const BlockBound& block, std::uint16_t* hits) {
+[[gnu::always_inline]] inline bool select_loop(const std::int32_t* dots, const QueryBounds& q, const BlockBound& block,
+                                               std::uint16_t* hits) {
     const double inverse_scale = 1 / static_cast<double>(block.scale);
     std::uint32_t any = 0;
     for (std::int64_t i = 0; i < GROUP_QUERIES; ++i) {
@@ -180,7 +190,8 @@ template <typename Real>
         const double limit = rest * q.inverse_scale[i] * inverse_scale + q.offset[i] - 1;
         std::uint32_t mask = 0;
         for (std::int64_t row = 0; row < BLOCK_ROWS; ++row)
-            mask |= static_cast<std::uint32_t>(!(dots[i * BLOCK_ROWS + row] < limit)) << row;  // also where it is no number
+            mask |= static_cast<std::uint32_t>(!(dots[i * BLOCK_ROWS + row] < limit))
+                    << row;  // also where it is no number
         hits[i] = static_cast<std::uint16_t>(mask);
         any |= mask;
     }

@@ -22,20 +22,23 @@
 //  1. the score, a sum of dim exact products: at most dim u ||q|| ||x||; the same for the computed <q, m>;
 //  2. x - m: u ||x - m||. The rotation is at most two Hadamard transforms of up to 16 butterfly stages, each with an
 //     error of u relative to the norm it leaves, and their scaling: at most 40 u ||x - m||, and 40 u ||q|| for z;
-//  3. e, n, N, E, sums of dim squares in double: relative (dim + 4) u. e and n are multiplied by 1 + 2^-20 and rounded
-//     up to float;
+//  3. e, n, N, E, sums of dim squares in double: relative (dim + 4) u, and of the rotated y as it was computed. e and n
+//     are multiplied by 1 + 2^-20 and rounded up to float;
 //  4. <a, c>: none, it is an integer below 127^2 dim < 2^31, and with the codes stored as c + 128 below 2^31 still.
 //     ts <a, c>, two products: 2 u N (n + e);
 //  5. the sums and products of the bound itself: fewer than 8, each u relative to terms that are at most
 //     ||q|| ||m||, N (n + e), E n.
 // Since dim u <= 2^-37 and N <= 2 ||q||, all of them together are less than SLACK ||q|| (n + ||m||), SLACK = 2^-33,
 // beside what the factor 1 + 2^-20 of e and n gives. `encode_query` adds SLACK ||q|| to E, which w multiplies by n, and
-// `shift_of` widens every bound by SLACK ||q|| ||m||. Denormals: every product of two float32 is a normal double. Scales under
-// 2^-100 are set to 0 with codes 0: then e = n, and the bound holds as it stands. Norms beyond float32 become infinite,
-// and a bound that is not a finite number keeps its row.
-//  6. A kernel compares integers: a row passes if <a, c> >= X - 1 with X = (threshold - <q, m> - N e - E n) / ts, e and
-//     n being the largest of the block. Each term over ts is under 2^40, or the comparison is settled by its sign; so
-//     X is computed within 2^-10, and a row whose upper bound reaches the threshold passes.
+// `prepare_query` widens every bound by SLACK ||q|| ||m||. Denormals: every product of two float32 is a normal double,
+// and a mean is refused whose squares are not. Scales under 2^-100 or over 2^100 are set to 0 with codes 0: then e = n,
+// and the bound holds as it stands. Norms beyond float32 become infinite. A bound that is not a number, from those or
+// from a query of zeros, keeps its row.
+//  6. A kernel compares integers: a row passes if <a, c> >= X - 1, e and n being the largest of the block, with
+//     X = (threshold - <q, m> - slack - N e - E n) / ts. Rounding moves X by at most 4 u of the largest of its terms
+//     over ts, which is less than 1 while those are under 2^50. N e and E n over ts are under 2^40. Where threshold or
+//     <q, m> over ts are not, and yet X is near an integer that <a, c> can be, both are about ||q|| ||m||, and 4 u of
+//     them is under the slack. Elsewhere the sign settles it. So a row whose upper bound reaches the threshold passes.
 #pragma once
 
 #include <cstdint>
@@ -53,7 +56,7 @@ struct BlockBound {
     float scale;     // s
     float residual;  // the largest e of the block
     float norm;      // the largest n of the block
-    float unused;
+    float unused;    // 16 bytes: four of these in a cache line
 };
 
 struct RowBound {
@@ -64,7 +67,7 @@ struct RowBound {
 // Codes of block b: codes + b * block_bytes(dim), row i of the block and dimension d at (d / 4 * 16 + i) * 4 + d % 4,
 // stored as code + 128. Rows and dimensions that do not exist have the code 0.
 struct Segment {
-    const float* rows;         // (n_rows, dim), row-major; only candidates are read where there are codes
+    const float* rows;  // (n_rows, dim), row-major; only candidates are read where there are codes
     const std::uint8_t* codes;
     const BlockBound* blocks;  // (n_blocks(n_rows))
     const RowBound* bounds;    // (n_blocks(n_rows) * BLOCK_ROWS)
@@ -85,8 +88,8 @@ struct TopkArguments {
     std::int64_t n_queries;
     std::int64_t n_segments;
     std::int64_t dim;
-    std::int64_t k;  // 1 <= k <= sum of n_rows
-    int n_threads;   // >= 1; the result does not depend on it
+    std::int64_t k;      // 1 <= k <= sum of n_rows
+    int n_threads;       // >= 1; the result does not depend on it
     float* scores;       // (n_queries, k) written; -inf where fewer than k rows are allowed
     std::int64_t* rows;  // (n_queries, k) written; -1 there
 };
@@ -96,7 +99,8 @@ struct Kernel;  // the functions of one instruction set: kernel.h
 // Every row scored: the definition. Codes are not read.
 void topk_exhaustive(const TopkArguments& arguments, const Kernel& kernel);
 
-// The same answer by way of the codes. Returns how many rows were scored from their float32 values.
+// The same answer by way of the codes. Returns how many candidates were scored; 0 where k is so large a part of the
+// rows that all of them were.
 std::int64_t topk_coded(const TopkArguments& arguments, const Kernel& kernel);
 
 struct EncodeArguments {

@@ -9,18 +9,13 @@
 #include <memory>
 #include <numeric>
 
+#include "best.h"
 #include "kernel.h"
-#include "parts.h"
+#include "stretch.h"
+#include "threads.h"
 
 namespace xmr {
 namespace {
-
-// A row by its number through all segments.
-const float* row_at(const TopkArguments& a, std::int64_t row) {
-    const Segment* segment = a.segments;
-    for (; row >= segment->n_rows; ++segment) row -= segment->n_rows;
-    return segment->rows + row * a.dim;
-}
 
 // Starts to bring a row into the cache, unless it would have to come from a file.
 void prefetch(const float* row, std::int64_t dim) {
@@ -63,10 +58,11 @@ struct Pass {
     const Kernel& kernel;
     std::int64_t first_query;
     std::int64_t n_queries;
-    std::int64_t capacity;                        // candidates of a query and thread
-    std::vector<double> values;                   // (n_queries, dim)
-    CodedQueries coded[2];                        // plain, rotated
-    std::vector<Shift> shifts;                    // (n_segments, n_queries)
+    std::int64_t capacity;                 // candidates of a query and thread
+    std::vector<double> values;            // (n_queries, dim)
+    CodedQueries coded[2];                 // plain, rotated
+    std::vector<Shift> shifts;             // (n_segments, n_queries)
+    std::vector<std::int64_t> first_rows;  // (n_segments) numbers of their first rows
     std::vector<Stretch> stretches;
     std::vector<std::atomic<double>> thresholds;  // (n_queries) the k-th best score is not lower
     std::atomic<std::size_t> next_stretch = 0;
@@ -74,6 +70,11 @@ struct Pass {
     std::atomic<std::int64_t> n_scored = 0;
 
     const double* query(std::int64_t q) const { return &values[q * arguments.dim]; }
+
+    const float* row(std::int64_t number) const {
+        const auto segment = std::upper_bound(first_rows.begin(), first_rows.end(), number) - first_rows.begin() - 1;
+        return arguments.segments[segment].rows + (number - first_rows[segment]) * arguments.dim;
+    }
 };
 
 // Codes of one query, written to its place among `coded`.
@@ -102,14 +103,22 @@ void encode_query(std::vector<double> values, std::int64_t place, CodedQueries& 
     group.offset[i] = 128 * sum;
 }
 
-CodedQueries encode_queries(const Pass& pass, bool is_rotated) {
-    const std::int64_t dim = pass.arguments.dim, n_groups = (pass.n_queries + GROUP_QUERIES - 1) / GROUP_QUERIES;
-    CodedQueries coded{std::vector<QueryTile>(n_groups * n_tiles(dim)), std::vector<QueryBounds>(n_groups)};
-    for (std::int64_t q = 0; q < pass.n_queries; ++q) {
-        std::vector<double> values(pass.query(q), pass.query(q) + dim);
-        if (is_rotated) rotate(values.data(), dim);
-        encode_query(std::move(values), q, coded);
-    }
+// <a, b>, summed as a score is.
+double inner_product(const double* a, const double* b, std::int64_t dim) {
+    double sums[LANES] = {};
+    std::int64_t d = 0;
+    for (; d + LANES <= dim; d += LANES)
+        for (std::int64_t lane = 0; lane < LANES; ++lane) sums[lane] += a[d + lane] * b[d + lane];
+    for (std::int64_t lane = 0; d + lane < dim; ++lane) sums[lane] += a[d + lane] * b[d + lane];
+    return std::accumulate(sums, sums + LANES, 0.0);
+}
+
+double norm(const double* values, std::int64_t dim) { return std::sqrt(inner_product(values, values, dim)); }
+
+CodedQueries room_for_queries(const Pass& pass) {
+    const std::int64_t n_groups = (pass.n_queries + GROUP_QUERIES - 1) / GROUP_QUERIES;
+    CodedQueries coded{std::vector<QueryTile>(n_groups * n_tiles(pass.arguments.dim)),
+                       std::vector<QueryBounds>(n_groups)};
     for (std::int64_t q = pass.n_queries; q < n_groups * GROUP_QUERIES; ++q) {
         coded.groups.back().needed[q % GROUP_QUERIES] = INFINITE;
         coded.groups.back().inverse_scale[q % GROUP_QUERIES] = 1;
@@ -117,39 +126,54 @@ CodedQueries encode_queries(const Pass& pass, bool is_rotated) {
     return coded;
 }
 
-Shift shift_of(const double* query, const double* mean, std::int64_t dim) {
-    if (!mean) return {};
-    double product = 0, query_squares = 0, mean_squares = 0;
-    for (std::int64_t d = 0; d < dim; ++d) {
-        product += query[d] * mean[d];
-        query_squares += query[d] * query[d];
-        mean_squares += mean[d] * mean[d];
+// What is known of a query before any row is read.
+void prepare_query(Pass& pass, std::int64_t q, const std::vector<double>& mean_norms) {
+    const TopkArguments& a = pass.arguments;
+    for (const bool is_rotated : {false, true}) {
+        if (pass.coded[is_rotated].groups.empty()) continue;
+        std::vector<double> values(pass.query(q), pass.query(q) + a.dim);
+        if (is_rotated) rotate(values.data(), a.dim);
+        encode_query(std::move(values), q, pass.coded[is_rotated]);
     }
-    return {product, SLACK * std::sqrt(query_squares) * std::sqrt(mean_squares)};
+    const double slack = SLACK * norm(pass.query(q), a.dim);
+    for (std::int64_t s = 0; s < a.n_segments; ++s)
+        if (const double* mean = a.segments[s].mean)
+            pass.shifts[s * pass.n_queries + q] = {inner_product(pass.query(q), mean, a.dim), slack * mean_norms[s]};
 }
 
-void prepare(Pass& pass) {
+void prepare(Pass& pass, std::int64_t n_threads) {
     const TopkArguments& a = pass.arguments;
     const float* queries = a.queries + pass.first_query * a.dim;
     pass.values.assign(queries, queries + pass.n_queries * a.dim);
+    pass.shifts.resize(a.n_segments * pass.n_queries);
+    std::vector<double> mean_norms;
+    std::int64_t first_row = 0;
     for (std::int64_t s = 0; s < a.n_segments; ++s) {
-        CodedQueries& coded = pass.coded[a.segments[s].is_rotated];
-        if (coded.groups.empty()) coded = encode_queries(pass, a.segments[s].is_rotated);
-        for (std::int64_t q = 0; q < pass.n_queries; ++q)
-            pass.shifts.push_back(shift_of(pass.query(q), a.segments[s].mean, a.dim));
+        const Segment& segment = a.segments[s];
+        pass.first_rows.push_back(first_row);
+        first_row += segment.n_rows;
+        mean_norms.push_back(segment.mean ? norm(segment.mean, a.dim) : 0);
+        CodedQueries& coded = pass.coded[segment.is_rotated];
+        if (coded.groups.empty()) coded = room_for_queries(pass);
     }
     for (auto& threshold : pass.thresholds) threshold = -INFINITE;
+    on_threads(n_threads, [&](std::int64_t t) {
+        // whole groups, so that no two threads write to one
+        for (std::int64_t group = t; group * GROUP_QUERIES < pass.n_queries; group += n_threads)
+            for (std::int64_t q = group * GROUP_QUERIES; q < std::min((group + 1) * GROUP_QUERIES, pass.n_queries); ++q)
+                prepare_query(pass, q, mean_norms);
+    });
 }
 
 // Puts their scores in place of the bounds of the candidates from `first` to `last`.
 void score(Pass& pass, std::int64_t q, std::vector<Candidate>::iterator first, std::vector<Candidate>::iterator last) {
-    const TopkArguments& a = pass.arguments;
-    const auto row_of = [&](const Candidate& candidate) { return row_at(a, static_cast<std::int64_t>(candidate.row)); };
+    const std::int64_t dim = pass.arguments.dim;
+    const auto row_of = [&](const Candidate& candidate) { return pass.row(static_cast<std::int64_t>(candidate.row)); };
     std::int64_t n_scored = 0;
     for (auto at = first; at != last; ++at) {
-        if (at + 1 != last && !at[1].is_scored) prefetch(row_of(at[1]), a.dim);
+        if (at + 1 != last && !at[1].is_scored) prefetch(row_of(at[1]), dim);
         if (at->is_scored) continue;
-        at->upper = at->lower = pass.kernel.score(pass.query(q), row_of(*at), a.dim);
+        at->upper = at->lower = pass.kernel.score(pass.query(q), row_of(*at), dim);
         at->is_scored = 1;
         ++n_scored;
     }
@@ -168,7 +192,8 @@ void resolve(Pass& pass, std::int64_t q, std::vector<Candidate>& candidates) {
         for (; at != last; ++at) best.offer({at->upper, static_cast<std::int64_t>(at->row)});
     }
     candidates.clear();
-    for (const auto& [score, row] : best.rows()) candidates.push_back({score, score, static_cast<std::uint64_t>(row), 1});
+    for (const auto& [score, row] : best.rows())
+        candidates.push_back({score, score, static_cast<std::uint64_t>(row), 1});
 }
 
 // Raises the threshold of a query to the k-th largest lower bound among its candidates; drops those under it.
@@ -186,6 +211,21 @@ double tighten(Pass& pass, std::int64_t q, std::vector<Candidate>& candidates) {
     return threshold;
 }
 
+// The state that a kernel wants of its thread, as long as this lives.
+class Begun {
+public:
+    Begun(const Kernel& kernel, std::int64_t n_queries) : kernel_(kernel) {
+        if (kernel_.begin) kernel_.begin(n_queries);
+    }
+    ~Begun() {
+        if (kernel_.end) kernel_.end();
+    }
+    Begun(const Begun&) = delete;
+
+private:
+    const Kernel& kernel_;
+};
+
 // One thread's share of a pass.
 class Scanner {
 public:
@@ -197,10 +237,9 @@ public:
           groups_{pass.coded[0].groups, pass.coded[1].groups} {}
 
     void run() {
-        if (pass_.kernel.begin) pass_.kernel.begin(pass_.n_queries);
-        const auto& parts = pass_.stretches;
-        for (std::size_t i = pass_.next_stretch++; i < parts.size(); i = pass_.next_stretch++) scan(parts[i]);
-        if (pass_.kernel.end) pass_.kernel.end();
+        const Begun begun(pass_.kernel, pass_.n_queries);
+        const auto& all = pass_.stretches;
+        for (std::size_t i = pass_.next_stretch++; i < all.size(); i = pass_.next_stretch++) scan(all[i]);
     }
 
     std::vector<Candidate>& candidates(std::int64_t q) { return candidates_[q]; }
@@ -215,13 +254,14 @@ private:
 
     void scan(const Stretch& stretch) {
         stretch_ = &stretch;
-        for (std::int64_t q = 0; q < pass_.n_queries; ++q) require(q, pass_.thresholds[q]);
+        for (std::int64_t q = 0; q < pass_.n_queries; ++q) set_threshold(q, pass_.thresholds[q]);
         blocks_.clear();
         for (std::int64_t block = stretch.first_block; block < stretch.last_block; ++block)
             if (const std::uint32_t allowed = allowed_rows(pass_.arguments, stretch, block))
                 blocks_.push_back({block, allowed});
         const auto n = static_cast<std::int64_t>(blocks_.size());
-        for (std::int64_t first = 0; first < n; first += panel_blocks_) scan_panel(first, std::min(first + panel_blocks_, n));
+        for (std::int64_t first = 0; first < n; first += panel_blocks_)
+            scan_panel(first, std::min(first + panel_blocks_, n));
     }
 
     void scan_panel(std::int64_t first, std::int64_t last) {
@@ -253,11 +293,13 @@ private:
             for (std::int64_t b = 0; b < n_blocks; ++b) {
                 const std::int32_t* dots = dots_ + (g * n_blocks + b) * TILE_DOTS;
                 const BlockBound& bound = stretch_->segment->blocks[blocks_[block + b].number];
-                if (pass_.kernel.select(dots, groups()[group + g], bound, hits_)) open(dots, group + g, blocks_[block + b]);
+                if (pass_.kernel.select(dots, groups()[group + g], bound, hits_))
+                    take_hits(dots, group + g, blocks_[block + b]);
             }
     }
 
-    // While the queries pass over one panel the next one comes into the cache, a slice with every product.
+    // While the queries pass over one panel the next one comes into the cache, a slice with every product. Where blocks
+    // are left out some slices are of the wrong block, which costs no more than their reading.
     void fetch_slice(std::int64_t group, std::int64_t block, Product& product) {
         const auto n_groups = static_cast<std::int64_t>(groups().size());
         const std::int64_t next = block + panel_blocks_;
@@ -269,18 +311,18 @@ private:
     }
 
     // The hits of a tile become candidates.
-    void open(const std::int32_t* dots, std::int64_t group, const LiveBlock& block) {
+    void take_hits(const std::int32_t* dots, std::int64_t group, const LiveBlock& block) {
         const std::int64_t n = std::min(GROUP_QUERIES, pass_.n_queries - group * GROUP_QUERIES);
         for (std::int64_t i = 0; i < n; ++i) {
             const std::int64_t q = group * GROUP_QUERIES + i;
             for (std::uint32_t rest = hits_[i] & block.allowed; rest; rest &= rest - 1) {
                 const int row = std::countr_zero(rest);
-                add(q, dots[i * BLOCK_ROWS + row], block.number, row);
+                take_row(q, dots[i * BLOCK_ROWS + row], block.number, row);
             }
         }
     }
 
-    void add(std::int64_t q, std::int32_t dot, std::int64_t block, std::int64_t row) {
+    void take_row(std::int64_t q, std::int32_t dot, std::int64_t block, std::int64_t row) {
         const Segment& segment = *stretch_->segment;
         const QueryBounds& group = groups()[q / GROUP_QUERIES];
         const std::int64_t i = q % GROUP_QUERIES, of_segment = block * BLOCK_ROWS + row;
@@ -304,11 +346,11 @@ private:
         score(pass_, q, candidates.begin(), of_best);
         tighten(pass_, q, candidates);
         if (static_cast<std::int64_t>(candidates.size()) > pass_.capacity / 2) resolve(pass_, q, candidates);
-        require(q, tighten(pass_, q, candidates));
+        set_threshold(q, tighten(pass_, q, candidates));
     }
 
     // What the bound of a row of this stretch must reach.
-    void require(std::int64_t q, double threshold) {
+    void set_threshold(std::int64_t q, double threshold) {
         const Shift& shift = pass_.shifts[stretch_->segment_number * pass_.n_queries + q];
         thresholds_[q] = threshold;
         groups()[q / GROUP_QUERIES].needed[q % GROUP_QUERIES] = threshold - shift.product - shift.slack;
@@ -323,7 +365,7 @@ private:
     Pass& pass_;
     const Stretch* stretch_ = nullptr;
     std::int64_t panel_blocks_;
-    std::vector<LiveBlock> blocks_;  // of the stretch, those with a row that may be returned
+    std::vector<LiveBlock> blocks_;                   // of the stretch, those with a row that may be returned
     std::vector<std::vector<Candidate>> candidates_;  // by query
     std::vector<double> thresholds_;                  // by query, as they were last read
     std::vector<QueryBounds> groups_[2];              // plain, rotated
@@ -336,7 +378,8 @@ std::int64_t queries_per_pass(const TopkArguments& a, std::int64_t capacity) {
     constexpr std::int64_t CODE_BYTES = 1 << 20, CANDIDATE_BYTES = 64 << 20;
     const std::int64_t by_codes = CODE_BYTES / (n_tiles(a.dim) * TILE_DIMS);
     const std::int64_t by_candidates = CANDIDATE_BYTES / (capacity * static_cast<std::int64_t>(sizeof(Candidate)));
-    return std::clamp<std::int64_t>(std::min(by_codes, by_candidates), GROUP_QUERIES, 2048) / GROUP_QUERIES * GROUP_QUERIES;
+    return std::clamp<std::int64_t>(std::min(by_codes, by_candidates), GROUP_QUERIES, 2048) / GROUP_QUERIES *
+           GROUP_QUERIES;
 }
 
 // More threads than there is work for only cost their start.
@@ -359,8 +402,8 @@ void finish(Pass& pass, const std::vector<std::unique_ptr<Scanner>>& scanners, s
 }
 
 std::int64_t search(Pass& pass) {
-    prepare(pass);
     const std::int64_t n_threads = useful_threads(pass.arguments, pass.n_queries);
+    prepare(pass, n_threads);
     const std::int64_t share = total_blocks(pass.arguments) / (8 * n_threads);
     pass.stretches = stretches(pass.arguments, std::clamp<std::int64_t>(share, 16, 1024));
     std::vector<std::unique_ptr<Scanner>> scanners(n_threads);
@@ -383,7 +426,7 @@ std::int64_t topk_coded(const TopkArguments& a, const Kernel& kernel) {
     const std::int64_t n_rows = total_blocks(a) * BLOCK_ROWS;
     if (capacity >= n_rows) {  // every row would be a candidate
         topk_exhaustive(a, kernel);
-        return a.n_queries * n_rows;
+        return 0;
     }
     std::int64_t n_scored = 0;
     for (std::int64_t first = 0; first < a.n_queries; first += n_each) {

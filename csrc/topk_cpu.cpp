@@ -3,32 +3,35 @@
 #include <bit>
 #include <cstring>
 
+#include "best.h"
 #include "kernel.h"
-#include "parts.h"
+#include "stretch.h"
+#include "threads.h"
 
 namespace xmr {
 
 void topk_exhaustive(const TopkArguments& a, const Kernel& kernel) {
     const std::vector<double> queries(a.queries, a.queries + a.n_queries * a.dim);
-    const std::vector<Stretch> parts = stretches(a, 64);
-    const auto n_threads = std::clamp<std::int64_t>(static_cast<std::int64_t>(parts.size()), 1, a.n_threads);
+    const std::vector<Stretch> all = stretches(a, 64);
+    const auto n_threads = std::clamp<std::int64_t>(static_cast<std::int64_t>(all.size()), 1, a.n_threads);
     std::vector<std::vector<Best>> best(n_threads, std::vector<Best>(a.n_queries, Best(a.k)));
     std::atomic<std::size_t> next = 0;
 
     on_threads(n_threads, [&](std::int64_t t) {
-        for (std::size_t i = next++; i < parts.size(); i = next++)
-            for (std::int64_t block = parts[i].first_block; block < parts[i].last_block; ++block)
+        for (std::size_t i = next++; i < all.size(); i = next++)
+            for (std::int64_t block = all[i].first_block; block < all[i].last_block; ++block)
                 for (std::int64_t q = 0; q < a.n_queries; ++q)
-                    for (std::uint32_t rest = allowed_rows(a, parts[i], block); rest; rest &= rest - 1) {
+                    for (std::uint32_t rest = allowed_rows(a, all[i], block); rest; rest &= rest - 1) {
                         const std::int64_t row = block * BLOCK_ROWS + std::countr_zero(rest);
-                        const float* values = parts[i].segment->rows + row * a.dim;
-                        best[t][q].offer({kernel.score(&queries[q * a.dim], values, a.dim), parts[i].first_row + row});
+                        const float* values = all[i].segment->rows + row * a.dim;
+                        best[t][q].offer({kernel.score(&queries[q * a.dim], values, a.dim), all[i].first_row + row});
                     }
     });
     for (std::int64_t q = 0; q < a.n_queries; ++q) {
-        std::vector<Scored> all;
-        for (const auto& of_thread : best) all.insert(all.end(), of_thread[q].rows().begin(), of_thread[q].rows().end());
-        write_best(a, q, std::move(all));
+        std::vector<Scored> found;
+        for (const auto& of_thread : best)
+            found.insert(found.end(), of_thread[q].rows().begin(), of_thread[q].rows().end());
+        write_best(a, q, std::move(found));
     }
 }
 

@@ -51,7 +51,7 @@ struct alignas(16) CodeBound {
 };
 
 // Rows or queries: row i has its codes at codes + i * stride, zeros after the last dimension.
-struct Codes {
+struct DeviceCodes {
     uint4* codes;
     CodeBound* bounds;
     std::int64_t stride;  // in uint4
@@ -71,14 +71,15 @@ struct Hit {
 
 struct Progress {
     int has_overflowed;  // 1 where a buffer was too small for the candidates of the slab
-    int kept;            // the largest number that `tighten` left in a buffer
+    int found;           // the largest number that `tighten` saw for a query, perhaps beyond the capacity
+    int kept;            // the largest number that it left
 };
 
 struct Search {
     const float* gallery_rows;  // (n_rows, dim)
     const float* query_rows;    // (n_queries, dim)
-    Codes gallery;
-    Codes queries;
+    DeviceCodes gallery;
+    DeviceCodes queries;
     const std::uint32_t* allowed;  // a bit a row, or null: every row may be returned
     Candidate* candidates;         // (n_queries, capacity)
     int* counts;                   // (n_queries) appended, perhaps beyond the capacity
@@ -174,30 +175,33 @@ __device__ void multiply(typename Coding::Sum (&sums)[4], const unsigned (&a)[4]
 template <>
 __device__ inline void multiply<Int8>(int (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-        asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
-            : "+r"(sums[i % 2 * 2]), "+r"(sums[i % 2 * 2 + 1])
-            : "r"(a[i]), "r"(b[i / 2]));
+        asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                     : "+r"(sums[i % 2 * 2]), "+r"(sums[i % 2 * 2 + 1])
+                     : "r"(a[i]), "r"(b[i / 2]));
 #endif
 }
 
 template <>
 __device__ inline void multiply<Float16>(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
 #pragma unroll
     for (int i = 0; i < 2; ++i)
-        asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        asm volatile(
+            "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
             : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
             : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(b[i]));
 #endif
@@ -216,7 +220,8 @@ __device__ inline float norm_above(double squares) {
 
 // A warp a row.
 template <typename Coding>
-__global__ void __launch_bounds__(THREADS) encode(const float* rows, std::int64_t n_rows, std::int64_t dim, Codes out) {
+__global__ void __launch_bounds__(THREADS)
+    encode(const float* rows, std::int64_t n_rows, std::int64_t dim, DeviceCodes out) {
     const std::int64_t row = std::int64_t{blockIdx.x} * WARPS + warp_index();
     if (row >= n_rows) return;
     const float* values = rows + row * dim;
@@ -444,8 +449,7 @@ __device__ inline TileLoad load(const Search& search, const Tile& tile, int dept
         const std::int64_t query = min(tile.first_query + place / TILE_DEPTH, search.n_queries - 1);
         const bool is_inside = chunk < search.gallery.stride;
         const std::int64_t present = row < tile.last_row ? row : tile.last_row - 1;
-        loaded.rows[i] =
-            is_inside ? search.gallery.codes[present * search.gallery.stride + chunk] : uint4{0, 0, 0, 0};
+        loaded.rows[i] = is_inside ? search.gallery.codes[present * search.gallery.stride + chunk] : uint4{0, 0, 0, 0};
         loaded.queries[i] = is_inside ? search.queries.codes[query * search.gallery.stride + chunk] : uint4{0, 0, 0, 0};
     }
     return loaded;
@@ -545,8 +549,8 @@ static_assert(DIGITS == THREADS);
 
 struct TightenShared {
     int histogram[DIGITS];
-    int digit;       // of the k-th best among those that share its digits so far
-    int rank;        // its place among those that share this digit too, from 1
+    int digit;  // of the k-th best among those that share its digits so far
+    int rank;   // its place among those that share this digit too, from 1
     int n_sharing;
     int n_kept;
     Hit kth;
@@ -638,12 +642,15 @@ __global__ void __launch_bounds__(THREADS) tighten(Search search) {
     const int n_staying = search.progress->has_overflowed ? n_known : n;
     const int n_kept = compact(candidates, n_staying, threshold, shared);
     if (threadIdx.x > 0) return;
+    atomicMax(&search.progress->found, search.counts[query]);
     search.counts[query] = search.kept[query] = n_kept;
     search.thresholds[query] = threshold;
     atomicMax(&search.progress->kept, n_kept);
 }
 
-// A warp a candidate, RESCORE_BLOCKS blocks a query. The sum is that of topk.h, lane by lane.
+// A warp a candidate, RESCORE_BLOCKS blocks a query. The sum is that of topk.h, lane by lane. All that a buffer holds are
+// scored: to go by upper bound and stop at the k-th score, as the CPU does, they would have to be sorted first, and each
+// score would wait for the one before it.
 __global__ void __launch_bounds__(THREADS) rescore(Search search) {
     const int query = blockIdx.x / RESCORE_BLOCKS;
     const int first = static_cast<int>(blockIdx.x % RESCORE_BLOCKS) * WARPS + warp_index();

@@ -26,15 +26,16 @@ class CudaShard;
 // a GPU is a std::runtime_error. One search at a time: a second one waits.
 class CudaGallery {
 public:
-    // min_capacity: of a query's buffer of candidates. Small in tests, so that buffers overflow.
+    // n_candidates: places that the queries of a batch share, 96 MiB of each GPU. Fewer in tests, so that they run out.
     CudaGallery(const std::vector<RowSpan>& segments, std::int64_t dim, CudaCoding coding,
-                std::int64_t min_capacity = 4096);
+                std::int64_t n_candidates = 1 << 22);
     ~CudaGallery();
 
     std::int64_t n_rows() const { return n_rows_; }
     std::int64_t dim() const { return dim_; }
 
-    // scores and rows (n_queries, k) are written, 1 <= k <= CUDA_MAX_K. allowed: n_rows() times 0 or 1, or null.
+    // scores and rows (n_queries, k) are written, 1 <= k <= CUDA_MAX_K and n_rows(). allowed: n_rows() times 0 or 1, or
+    // null.
     void top_k(const float* queries, std::int64_t n_queries, std::int64_t k, const std::uint8_t* allowed, float* scores,
                std::int64_t* rows);
 

@@ -2,8 +2,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_DIM: int
+BLOCK_ROWS: int
+CODES_TAIL: int
 
-class Part:
+class Segment:
     def __init__(
         self,
         rows: NDArray[np.float32],
@@ -16,7 +18,7 @@ class Part:
 
 def top_k(
     queries: NDArray[np.float32],
-    parts: list[Part],
+    gallery: list[Segment],
     k: int,
     allow: NDArray[np.bool_] | None = None,
     threads: int = 0,

@@ -79,7 +79,9 @@ class Catalog:
         if self.meta.get("format") != str(FORMAT):
             self.close()
             found = self.meta.get("format")
-            raise XmrError(f"{path}: index format {found} found, this version reads {FORMAT}; index again")
+            raise XmrError(
+                f"{path}: index format {found} found, this version reads {FORMAT}; index again into another folder"
+            )
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, object]) -> "Catalog":
@@ -104,6 +106,11 @@ class Catalog:
     def skipped(self) -> dict[str, str]:
         """The files that could not be embedded, with the reason."""
         return dict(self._query("SELECT path, reason FROM skipped ORDER BY path"))
+
+    def version(self) -> tuple[int, int]:
+        """Another one after every change, whoever made it."""
+        self._query("SELECT 1 FROM meta")  # opens the snapshot that the next line is asked about
+        return self._query("PRAGMA data_version")[0][0], self._connection.total_changes
 
     def segments(self, modalities: Sequence[str] | None = None) -> list[Segment]:
         """All segments, or those of some modalities, oldest first."""

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from xmr.engine import _topk
 from xmr.engine.errors import XmrError
-from xmr.engine.files import write_whole
+from xmr.engine.files import sha256_of, write_whole
 
 FORMAT = 1
-MAX_DIM = _topk.MAX_DIM
+MAX_DIM, BLOCK_ROWS, CODES_TAIL = _topk.MAX_DIM, _topk.BLOCK_ROWS, _topk.CODES_TAIL
+DTYPES = {"codes": np.uint8, "blocks": np.float32, "bounds": np.float32, "mean": np.float64}
 SAMPLE_ROWS = 4096  # on which the ways to code are compared
 SAMPLE_QUERIES = 32
 SAMPLE_K = 10
@@ -43,32 +44,54 @@ class Codes:
         mean, is_rotated = _best_way(rows)
         return cls(*_topk.encode(rows, mean, is_rotated, threads), mean, is_rotated)
 
-    def part(self, rows: Floats) -> _topk.Part:
-        """Rows and codes as the kernel takes them; ValueError where their sizes do not belong together."""
-        return _topk.Part(rows, self.codes, self.blocks, self.bounds, self.mean, self.is_rotated)
+    def segment(self, rows: Floats) -> _topk.Segment:
+        """Rows and codes as the kernel takes them; ValueError where they cannot belong together."""
+        for name, dtype in DTYPES.items():
+            array = getattr(self, name)
+            if array is not None and array.dtype != dtype:
+                raise ValueError(f"{name}: {array.dtype} found, {np.dtype(dtype)} expected")
+        return _topk.Segment(rows, self.codes, self.blocks, self.bounds, self.mean, self.is_rotated)
 
-    def save(self, path: Path, rows_sha256: str) -> None:
-        """Write `path`.json and an array `path`.*.npy each beside it; rows_sha256 is of the file of the rows."""
-        arrays: dict[str, NDArray[Any]] = {"codes": self.codes, "blocks": self.blocks, "bounds": self.bounds}
-        if self.mean is not None:
-            arrays["mean"] = self.mean
+    def save(self, path: Path) -> None:
+        """Write `path`.json and an array `path`.*.npy each beside it; the json last, with the sha256 of the others."""
+        arrays = {name: array for name in DTYPES if (array := getattr(self, name)) is not None}
         for name, array in arrays.items():
             write_whole(_array_path(path, name), partial(np.save, arr=array, allow_pickle=False))
-        meta = {"format": FORMAT, "rows_sha256": rows_sha256, "is_rotated": self.is_rotated, "arrays": list(arrays)}
+        digests = {name: sha256_of(_array_path(path, name)) for name in arrays}
+        meta = {"format": FORMAT, "is_rotated": self.is_rotated, "arrays": digests}
         write_whole(_meta_path(path), lambda file: file.write(json.dumps(meta).encode()))
 
     @classmethod
-    def open(cls, path: Path, rows_sha256: str) -> "Codes":
-        """Codes as `save` wrote them, memory-mapped; XmrError where they are damaged or of other rows."""
+    def open(cls, path: Path, rows: Floats) -> "Codes":
+        """Codes as `save` wrote them, memory-mapped; XmrError where they are damaged, or those of other rows.
+
+        Some blocks are coded again to see that they are of these rows. That the rest is whole is for checksums to say.
+        """
         try:
             meta = json.loads(_meta_path(path).read_text())
-            found = meta["format"], meta["rows_sha256"]
-            if found != (FORMAT, rows_sha256):
-                raise ValueError(f"format and rows {found} found, {(FORMAT, rows_sha256)} expected")
+            if meta["format"] != FORMAT or not isinstance(meta["is_rotated"], bool):
+                raise ValueError(f"format {meta['format']} found, this version reads {FORMAT}")
             arrays = {name: _mapped(_array_path(path, name)) for name in meta["arrays"]}
-            return cls(arrays["codes"], arrays["blocks"], arrays["bounds"], arrays.get("mean"), meta["is_rotated"])
+            codes = cls(arrays["codes"], arrays["blocks"], arrays["bounds"], arrays.get("mean"), meta["is_rotated"])
+            codes.segment(rows)
+            codes._check_some_blocks(rows)
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            raise XmrError(f"{path}: the codes of a segment cannot be read ({error}); index again elsewhere") from None
+            reason = str(error).partition("\n")[0]
+            raise XmrError(f"{_meta_path(path)}: no codes of its segment can be read from it ({reason})") from None
+        return codes
+
+    def _check_some_blocks(self, rows: Floats) -> None:
+        n_blocks, block_bytes = len(self.blocks), (len(self.codes) - CODES_TAIL) // max(1, len(self.blocks))
+        for block in sorted({0, n_blocks // 2, n_blocks - 1} if n_blocks else ()):
+            row = block * BLOCK_ROWS
+            codes, *bounds = _topk.encode(rows[row : row + BLOCK_ROWS], self.mean, self.is_rotated, 1)
+            theirs = self.codes[block * block_bytes :][:block_bytes]
+            if not (
+                np.array_equal(codes[:block_bytes], theirs)
+                and np.array_equal(bounds[0], self.blocks[block : block + 1])
+                and np.array_equal(bounds[1], self.bounds[row : row + BLOCK_ROWS])
+            ):
+                raise ValueError(f"rows {row} and following have other codes")
 
 
 def _meta_path(path: Path) -> Path:
@@ -85,9 +108,12 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 
 def _best_way(rows: Floats) -> tuple[NDArray[np.float64] | None, bool]:
-    """Which mean to subtract, and whether to rotate: the plainest way that comes near the fewest rows to score."""
-    sample = np.ascontiguousarray(rows[:: max(1, len(rows) // SAMPLE_ROWS)][:SAMPLE_ROWS])
-    queries = np.ascontiguousarray(sample[:: max(1, len(sample) // SAMPLE_QUERIES)][:SAMPLE_QUERIES])
+    """Which mean to subtract, and whether to rotate: the plainest way that comes near the fewest rows to score.
+
+    The queries are rows themselves: what other modalities will ask is not known here.
+    """
+    sample = _some(rows, SAMPLE_ROWS)
+    queries = _some(sample, SAMPLE_QUERIES)
     ways: list[tuple[NDArray[np.float64] | None, bool]] = [(None, False)]
     if len(sample) > 4 * SAMPLE_K:
         mean = sample.mean(axis=0, dtype=np.float64)
@@ -98,4 +124,10 @@ def _best_way(rows: Floats) -> tuple[NDArray[np.float64] | None, bool]:
 
 def _n_scored(sample: Floats, queries: Floats, mean: NDArray[np.float64] | None, is_rotated: bool) -> int:
     codes = Codes(*_topk.encode(sample, mean, is_rotated), mean, is_rotated)
-    return _topk.top_k(queries, [codes.part(sample)], SAMPLE_K)[2] if len(sample) else 0
+    # one thread: with more, the number depends on which was faster
+    return _topk.top_k(queries, [codes.segment(sample)], SAMPLE_K, threads=1)[2] if len(sample) else 0
+
+
+def _some(rows: Floats, most: int) -> Floats:
+    """Evenly spaced rows."""
+    return np.ascontiguousarray(rows[:: -(-len(rows) // most) or 1])

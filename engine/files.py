@@ -1,5 +1,6 @@
-"""Files that are there as a whole or not at all, whatever interrupts their writing."""
+"""Files that are there as a whole or not at all, whatever interrupts their writing; and what is in them, in short."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,3 +24,9 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """The file's content as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,8 +21,8 @@ from xmr.engine.codes import Codes
 from xmr.engine.corpus import CorpusFile, Scan
 from xmr.engine.embed import EmbeddedFile, EmbeddedItem, embed_files
 from xmr.engine.errors import XmrError
-from xmr.engine.files import sync_folder, write_whole
-from xmr.engine.model import BATCH_SIZE, Model, sha256_of
+from xmr.engine.files import sha256_of, sync_folder, write_whole
+from xmr.engine.model import BATCH_SIZE, Model
 from xmr.engine.search import Gallery, top_k
 
 CATALOG_NAME = "catalog.db"
@@ -62,6 +62,23 @@ class AddSummary:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class View:
+    """Segments that are searched as one gallery."""
+
+    segments: list[Segment]
+    gallery: Gallery
+    live: NDArray[np.bool_] | None  # which rows can be found; None: all
+
+    def item_of(self, row: int) -> int:
+        """The id of the item of a row of the gallery."""
+        for segment in self.segments:
+            if row < segment.rows:
+                return segment.first_item + row
+            row -= segment.rows
+        raise IndexError(row)
+
+
 class Index:
     """An open index. Readers may be many; `add` takes the lock of the one writer."""
 
@@ -69,7 +86,10 @@ class Index:
         self.folder = folder
         self._catalog = Catalog(folder / CATALOG_NAME)
         self.meta = self._catalog.meta
-        self._open_gallery: tuple[tuple[int, ...], Gallery] | None = None  # of these segments
+        self._open_segments: dict[Segment, tuple[NDArray[np.float32], Codes]] = {}
+        self._version: tuple[int, int] | None = None  # of the catalog, when these were read:
+        self._present: list[str] = []
+        self._views: dict[tuple[str, ...], View] = {}
 
     @classmethod
     def open(cls, folder: Path | str) -> "Index":
@@ -135,13 +155,12 @@ class Index:
         """
         queries = np.atleast_2d(query_vectors)
         with self._catalog.snapshot():
-            segments = self._catalog.segments(self._modalities(to))
-            if not segments:
+            view = self._view(self._modalities(to))
+            if not view.segments:
                 return []
-            live, item_of_row = self._items_of_rows(segments)
-            scores, rows = top_k(queries, self._gallery(segments), k, allow=live)
+            scores, rows = top_k(queries, view.gallery, k, allow=view.live)
             return [
-                self._hit(query, place + 1, float(scores[query, place]), int(item_of_row[row]))
+                self._hit(query, place + 1, float(scores[query, place]), view.item_of(int(row)))
                 for (query, place), row in np.ndenumerate(rows)
                 if row >= 0 and (min_score is None or scores[query, place] >= min_score)
             ]
@@ -164,6 +183,7 @@ class Index:
         summary = AddSummary(n_ignored=corpus.n_ignored, skipped=list(corpus.unreadable.values()))
         with _writer_lock(self.folder):
             self._drop_orphans()
+            self._mend_codes()
             summary.n_removed = self._remove_vanished(corpus)
             fresh = self._changed_files(corpus.files)
             summary.n_unchanged = len(corpus.files) - len(fresh)
@@ -220,10 +240,8 @@ class Index:
         vectors = np.stack([item.vector for _, item in rows if item.vector is not None])
         path = self.folder / SEGMENTS_NAME / f"{number:06d}{ROWS_SUFFIX}"
         write_whole(path, lambda file: np.save(file, vectors, allow_pickle=False))
-        digest = sha256_of(path)
-        Codes.encode(vectors).save(self._codes_path(path.name), digest)
-        sync_folder(path.parent)
-        return Segment(number, path.name, modality, len(vectors), digest, first_item)
+        self._write_codes(path.name, vectors)
+        return Segment(number, path.name, modality, len(vectors), sha256_of(path), first_item)
 
     def _changed_files(self, files: Sequence[CorpusFile]) -> list[CorpusFile]:
         """Files the index does not hold as they are now; one that was only touched gets its new time noted."""
@@ -262,53 +280,72 @@ class Index:
                 path.unlink()
 
     def _modalities(self, to: Sequence[str] | str | None) -> list[str]:
-        present = list(self.counts())
-        wanted = [to] if isinstance(to, str) else list(to or present)
+        version = self._catalog.version()
+        if version != self._version:
+            self._version, self._present, self._views = version, list(self.counts()), {}
+        wanted = [to] if isinstance(to, str) else list(to or self._present)
         for modality in wanted:
-            if modality not in present:
-                held = ", ".join(present) or "nothing yet"
+            if modality not in self._present:
+                held = ", ".join(self._present) or "nothing yet"
                 raise XmrError(
                     f"{self.folder}: no {modality} in this index, it holds {held}; index some or change --to"
                 )
         return wanted
 
-    def _items_of_rows(self, segments: Sequence[Segment]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Which rows of these segments can be found, and the id of each row's item."""
-        ids = [np.arange(segment.rows, dtype=np.int64) + segment.first_item for segment in segments]
-        live = np.ones(sum(map(len, ids)), dtype=np.bool_)
-        first_rows = np.cumsum([0, *map(len, ids)]).tolist()
-        first_row_of = {segment.id: first for segment, first in zip(segments, first_rows, strict=False)}
-        for segment_id, row in self._catalog.deleted_rows():
-            if segment_id in first_row_of:
-                live[first_row_of[segment_id] + row] = False
-        return live, np.concatenate(ids)
+    def _view(self, modalities: Sequence[str]) -> "View":
+        """What a search in these modalities reads; the same one as long as the catalog stays as it is."""
+        key = tuple(sorted(modalities))
+        if key not in self._views:
+            segments = self._catalog.segments(modalities)
+            rows, codes = zip(*map(self._open_segment, segments), strict=True) if segments else ((), ())
+            self._views[key] = View(segments, Gallery(rows, codes), self._live_rows(segments))
+        return self._views[key]
 
-    def _gallery(self, segments: Sequence[Segment]) -> Gallery:
-        """The segments as one gallery, memory-mapped; opened once as long as they stay the same."""
-        key = tuple(segment.id for segment in segments)
-        if self._open_gallery is None or self._open_gallery[0] != key:
-            rows = [self._open_segment(segment) for segment in segments]
-            codes = [Codes.open(self._codes_path(segment.file), segment.sha256) for segment in segments]
-            try:
-                self._open_gallery = key, Gallery(rows, codes)
-            except ValueError as error:
-                raise XmrError(
-                    f"{self.folder}: codes do not match their rows ({error}); index again elsewhere"
-                ) from None
-        return self._open_gallery[1]
+    def _live_rows(self, segments: Sequence[Segment]) -> NDArray[np.bool_] | None:
+        """Which rows of these segments can be found; None: all."""
+        live = {segment.id: np.ones(segment.rows, dtype=np.bool_) for segment in segments}
+        for segment_id, row in self._catalog.deleted_rows():
+            if segment_id in live:
+                live[segment_id][row] = False
+        all_live = np.concatenate(list(live.values())) if live else np.ones(0, dtype=np.bool_)
+        return None if all_live.all() else all_live
 
     def _codes_path(self, file: str) -> Path:
         return self.folder / SEGMENTS_NAME / file.replace(ROWS_SUFFIX, CODES_SUFFIX)
 
-    def _open_segment(self, segment: Segment) -> NDArray[np.float32]:
+    def _open_segment(self, segment: Segment) -> tuple[NDArray[np.float32], Codes]:
+        """Rows and codes, memory-mapped; opened once, as a segment never changes."""
+        if segment not in self._open_segments:
+            rows = self._open_rows(segment)
+            try:
+                codes = Codes.open(self._codes_path(segment.file), rows)
+            except XmrError as error:
+                raise XmrError(f"{error}; `xmr index` with any path makes them anew") from None
+            self._open_segments[segment] = rows, codes
+        return self._open_segments[segment]
+
+    def _open_rows(self, segment: Segment) -> NDArray[np.float32]:
         path = self.folder / SEGMENTS_NAME / segment.file
         try:
-            vectors: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-            if vectors.shape != (segment.rows, self.dim) or vectors.dtype != np.float32:
-                raise ValueError(f"{vectors.shape} {vectors.dtype} found, {(segment.rows, self.dim)} float32 expected")
+            rows: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+            if rows.shape != (segment.rows, self.dim) or rows.dtype != np.float32:
+                raise ValueError(f"{rows.shape} {rows.dtype} found, {(segment.rows, self.dim)} float32 expected")
         except (OSError, EOFError, ValueError) as error:
             raise XmrError(f"{path}: a segment of the index cannot be read ({error}); index again elsewhere") from None
-        return vectors
+        return rows
+
+    def _mend_codes(self) -> None:
+        """Code the rows again where the codes of a segment are missing or damaged: nothing is lost with them."""
+        for segment in self._catalog.segments():
+            rows = self._open_rows(segment)
+            try:
+                Codes.open(self._codes_path(segment.file), rows)
+            except XmrError:
+                self._write_codes(segment.file, rows)
+
+    def _write_codes(self, file: str, rows: NDArray[np.float32]) -> None:
+        Codes.encode(rows).save(self._codes_path(file))
+        sync_folder(self.folder / SEGMENTS_NAME)
 
     def _hit(self, query: int, rank: int, score: float, item_id: int) -> Hit:
         item = self._catalog.item(item_id)

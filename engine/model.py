@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmr.engine.errors import XmrError
+from xmr.engine.files import sha256_of
 from xmr.engine.media import MODALITIES, decode, text
 from xmr.engine.runtime import Network, pick_device, pick_runtime
 
@@ -138,12 +139,6 @@ def fingerprint(config: dict[str, Any]) -> str:
     networks = {name: digest for name, digest in config["sha256"].items() if name.endswith((".onnx", "vocab.txt"))}
     identity = {key: config[key] for key in ("dim", "modalities", "head")} | {"sha256": networks}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def sha256_of(path: Path) -> str:
-    """The file's content as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_files(folder: Path, config: dict[str, Any]) -> None:

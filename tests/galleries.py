@@ -9,6 +9,7 @@ from xmr.engine import _topk
 from xmr.engine.codes import Codes
 
 Floats = NDArray[np.float32]
+Pair = tuple[NDArray[np.floating], NDArray[np.floating]]  # queries and rows
 Make = Callable[[np.random.Generator, int, int], NDArray[np.floating]]
 
 LARGEST = 3e38  # of a float32, nearly
@@ -126,21 +127,7 @@ def rows_of_kind(kind: str, rng: np.random.Generator, rows: int, dim: int) -> Fl
     return clipped(KINDS[kind](rng, rows, dim))
 
 
-def queries_and_rows(kind: str, rng: np.random.Generator, n_queries: int, rows: int, dim: int) -> tuple[Floats, Floats]:
-    """Queries of the same kind as the rows; some of them are rows, point away from one, or are zero."""
-    if kind == BOUND_IS_TIGHT:
-        return tight(rng, n_queries, rows, dim)
-    both = rows_of_kind(kind, rng, n_queries + rows, dim)
-    queries, gallery = both[:n_queries].copy(), both[n_queries:].copy()
-    for query in range(0, n_queries if rows else 0, 3):
-        queries[query] = gallery[rng.integers(0, rows)] * rng.choice(np.array([-1, 0, 1], dtype=np.float32))
-    return queries, gallery
-
-
-BOUND_IS_TIGHT = "rows whose bound is their score"
-
-
-def tight(rng: np.random.Generator, n_queries: int, rows: int, dim: int) -> tuple[Floats, Floats]:
+def rows_at_their_bounds(rng: np.random.Generator, n_queries: int, rows: int, dim: int) -> Pair:
     """Rows whose upper bound is their score, among others that are coded without error and score nearly the same.
 
     The queries are whole numbers up to 127, so they are their own codes. The rows are whole numbers, with 127 in the
@@ -153,10 +140,45 @@ def tight(rng: np.random.Generator, n_queries: int, rows: int, dim: int) -> tupl
     gallery[:, 0] = 127
     if n_queries:
         gallery += rng.choice([-1, 0, 0.5, 0.9, 1], (rows, 1)) * (0.499 / 127) * queries[:1]
-    return clipped(queries), clipped(gallery)
+    return queries, gallery
 
 
-ALL_KINDS = [*KINDS, BOUND_IS_TIGHT]
+def scores_few_steps_apart(rng: np.random.Generator, n_queries: int, rows: int, dim: int) -> Pair:
+    """Whole numbers that are their own codes, so that scores differ by few times the product of the two scales."""
+    queries = rng.integers(-3, 4, (n_queries, dim)).astype(np.float64)
+    gallery = rng.integers(-1, 2, (rows, dim)).astype(np.float64)
+    queries[:, 0], gallery[:, 0] = 0, 127
+    if dim > 1:
+        queries[:, -1], gallery[:, -1] = rng.choice([-127, 127], n_queries), 0
+    return queries, gallery
+
+
+def scores_equal_up_to_rounding(rng: np.random.Generator, n_queries: int, rows: int, dim: int) -> Pair:
+    """The same numbers in another order in every row, so that only the order of summation tells them apart."""
+    queries = rng.standard_normal((n_queries, 1)) * np.ones(dim)
+    return queries, rng.permuted(np.tile(rng.standard_normal(dim), (rows, 1)), axis=1)
+
+
+PAIRS: dict[str, Callable[[np.random.Generator, int, int, int], Pair]] = {
+    "rows at their bounds": rows_at_their_bounds,
+    "scores few steps apart": scores_few_steps_apart,
+    "scores equal up to rounding": scores_equal_up_to_rounding,
+}
+ALL_KINDS = [*KINDS, *PAIRS]
+
+
+def queries_and_rows(kind: str, rng: np.random.Generator, n_queries: int, rows: int, dim: int) -> tuple[Floats, Floats]:
+    """Queries of the same kind as the rows; some of them are rows, point away from one, or are zero."""
+    if kind in PAIRS:
+        queries, gallery = PAIRS[kind](rng, n_queries, rows, dim)
+        return clipped(queries), clipped(gallery)
+    both = rows_of_kind(kind, rng, n_queries + rows, dim)
+    queries, gallery = both[:n_queries].copy(), both[n_queries:].copy()
+    for query in range(0, n_queries if rows else 0, 3):
+        queries[query] = gallery[rng.integers(0, rows)] * rng.choice(np.array([-1, 0, 1], dtype=np.float32))
+    return queries, gallery
+
+
 WAYS = ["own", "plain", "rotated", "mean", "mean rotated", "far", "far rotated"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from galleries import ALL_KINDS, BOUND_IS_TIGHT, WAYS, coded, mean_of_way, normal, queries_and_rows, rows_of_kind
+from galleries import ALL_KINDS, WAYS, coded, mean_of_way, normal, queries_and_rows, rows_of_kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -25,7 +25,6 @@ Exact = NDArray[np.object_]  # of Fraction
 
 BLOCK_ROWS, GROUP_DIMS, CODES_TAIL = 16, 4, 1024
 SLACK = Fraction(1, 2**33)
-SHA = "5" * 64
 EXACT_DIMS = [1, *range(4, 8), *range(16, 32)]  # in which the rotation is a matrix of whole numbers over a power of two
 
 
@@ -160,7 +159,7 @@ def rounded_up_root(value: Fraction) -> Fraction:
 def test_the_bound_of_some_rows_is_their_score() -> None:
     """So the tests that search them would notice the smallest bound that is too small."""
     rng = np.random.default_rng(0)
-    queries, rows = queries_and_rows(BOUND_IS_TIGHT, rng, 1, 64, 24)
+    queries, rows = queries_and_rows("rows at their bounds", rng, 1, 64, 24)
     codes = coded("plain", rows, rng)
     query, own = queries[0].astype(np.float64), decoded(codes, 64, 24)
     assert (codes.blocks[:, 0] == 1).all()
@@ -223,7 +222,7 @@ def bytes_of(arrays: tuple[NDArray[Any], ...]) -> list[bytes]:
 
 @pytest.mark.parametrize("is_rotated", [False, True])
 @pytest.mark.parametrize("kind", ["normal", "sparse", "denormal", "up to the largest float"])
-@pytest.mark.parametrize("magnitude", [1e-300, 1e-200, 1e-100, 1e-45, 1e-20, 1, 1e20, 1e38, 1e100, 1e200, 1e300])
+@pytest.mark.parametrize("magnitude", [1e-80, 1e-45, 1e-20, 1, 1e20, 1e38, 1e80])
 def test_whatever_is_subtracted_the_search_is_exact(magnitude: float, kind: str, is_rotated: bool) -> None:
     for seed in range(5):
         rng = np.random.default_rng(seed)
@@ -234,6 +233,13 @@ def test_whatever_is_subtracted_the_search_is_exact(magnitude: float, kind: str,
         for isa in kernels()[1:]:
             for one, other in zip(top_k(queries, gallery, 5, isa=isa), expected, strict=True):
                 np.testing.assert_array_equal(one, other, err_msg=isa)
+
+
+@pytest.mark.parametrize("value", [1e-200, -1e-92, 1e92, np.inf, np.nan])
+def test_a_mean_whose_squares_leave_the_range_of_double_is_refused(value: float) -> None:
+    mean = np.array([1.0, 0.0, value])
+    with pytest.raises(ValueError, match=r"dimension 2 of the mean is .*, 0 or a magnitude between"):
+        _topk.encode(normal(20, 3), mean)
 
 
 def test_rows_of_no_dimension_or_too_many_are_not_coded() -> None:
@@ -282,8 +288,8 @@ def codes(request: pytest.FixtureRequest) -> Codes:
 
 
 def test_codes_are_opened_as_they_were_saved(codes: Codes, tmp_path: Path) -> None:
-    codes.save(tmp_path / "a.i8", SHA)
-    opened = Codes.open(tmp_path / "a.i8", SHA)
+    codes.save(tmp_path / "a.i8")
+    opened = Codes.open(tmp_path / "a.i8", normal(200, 20))
     assert opened.is_rotated == codes.is_rotated
     for name in ("codes", "blocks", "bounds", "mean"):
         one, other = getattr(opened, name), getattr(codes, name)
@@ -297,14 +303,14 @@ def test_codes_are_opened_as_they_were_saved(codes: Codes, tmp_path: Path) -> No
 @pytest.mark.parametrize("isa", kernels())
 def test_opened_codes_are_searched_as_new_ones(codes: Codes, isa: str, tmp_path: Path) -> None:
     queries, rows = normal(4, 20, seed=2), normal(200, 20)
-    codes.save(tmp_path / "a.i8", SHA)
-    opened = top_k(queries, Gallery([rows], [Codes.open(tmp_path / "a.i8", SHA)]), 7, isa=isa)
+    codes.save(tmp_path / "a.i8")
+    opened = top_k(queries, Gallery([rows], [Codes.open(tmp_path / "a.i8", normal(200, 20))]), 7, isa=isa)
     for one, other in zip(opened, top_k(queries, Gallery([rows], [codes]), 7, isa=isa), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_saving_leaves_no_other_file(codes: Codes, tmp_path: Path) -> None:
-    codes.save(tmp_path / "a.i8", SHA)
+    codes.save(tmp_path / "a.i8")
     arrays = ["codes", "blocks", "bounds"] + ["mean"] * (codes.mean is not None)
     expected = {"a.i8.json"} | {f"a.i8.{name}.npy" for name in arrays}
     assert {path.name for path in tmp_path.iterdir()} == expected
@@ -324,15 +330,15 @@ def rewrite_meta(path: Path, **changes: object) -> None:
         lambda folder: (folder / "a.i8.json").write_text("{}"),
         lambda folder: (folder / "a.i8.json").write_bytes(b"\xff\xfe"),
         lambda folder: rewrite_meta(folder, format=99),
-        lambda folder: rewrite_meta(folder, rows_sha256="6" * 64),
+        lambda folder: rewrite_meta(folder, is_rotated=None),
         lambda folder: rewrite_meta(folder, arrays=["codes", "blocks"]),
         lambda folder: rewrite_meta(folder, arrays=["codes", "blocks", "bounds", "more"]),
         lambda folder: rewrite_meta(folder, arrays=5),
     ],
-    ids=["missing", "empty", "a list", "no key", "no text", "format", "rows", "fewer", "more", "no list"],
+    ids=["missing", "empty", "a list", "no key", "no text", "format", "no rotation", "fewer", "more", "no list"],
 )
 def test_a_damaged_description_is_refused_in_one_sentence(damage: Callable[[Path], Any], tmp_path: Path) -> None:
-    Codes.encode(normal(50, 20)).save(tmp_path / "a.i8", SHA)
+    Codes.encode(normal(50, 20)).save(tmp_path / "a.i8")
     damage(tmp_path)
     assert_refused(tmp_path)
 
@@ -351,23 +357,24 @@ def test_a_damaged_description_is_refused_in_one_sentence(damage: Callable[[Path
     ids=["missing", "empty", "cut short", "cut in its head", "no array", "objects"],
 )
 def test_a_damaged_array_is_refused_in_one_sentence(name: str, damage: Callable[[Path], Any], tmp_path: Path) -> None:
-    coded("mean", normal(50, 20), np.random.default_rng(0)).save(tmp_path / "a.i8", SHA)
+    coded("mean", normal(50, 20), np.random.default_rng(0)).save(tmp_path / "a.i8")
     damage(tmp_path / f"a.i8.{name}.npy")
     assert_refused(tmp_path)
 
 
 def assert_refused(folder: Path) -> None:
-    with pytest.raises(
-        XmrError, match=r"a\.i8: the codes of a segment cannot be read \(.+\); index again elsewhere$"
-    ) as error:
-        Codes.open(folder / "a.i8", SHA)
+    with pytest.raises(XmrError, match=r"a\.i8\.json: no codes of its segment can be read from it \(.+\)$") as error:
+        Codes.open(folder / "a.i8", normal(50, 20))
     assert "\n" not in str(error.value)
 
 
-def test_codes_of_other_rows_are_refused_by_both_digests(codes: Codes, tmp_path: Path) -> None:
-    codes.save(tmp_path / "a.i8", SHA)
-    with pytest.raises(XmrError, match=f"{SHA}.* found, .*{'6' * 64}.* expected"):
-        Codes.open(tmp_path / "a.i8", "6" * 64)
+@pytest.mark.parametrize("row", [0, 100, 199])
+def test_codes_of_other_rows_are_refused(row: int, codes: Codes, tmp_path: Path) -> None:
+    codes.save(tmp_path / "a.i8")
+    rows = normal(200, 20)
+    rows[row] = -rows[row]
+    with pytest.raises(XmrError, match=f"rows {row // 16 * 16} and following have other codes"):
+        Codes.open(tmp_path / "a.i8", rows)
 
 
 # codes and rows that do not belong together

@@ -26,7 +26,19 @@ MAY_IMPORT = {
     "cli": ROOMS,
     "serve": ROOMS,
 }
-TRAIN_MAY_IMPORT = {"errors", "media", "metrics", "model", "runtime", "search", "trt", "info", "terminal", "workspace"}
+TRAIN_MAY_IMPORT = {
+    "errors",
+    "files",
+    "media",
+    "metrics",
+    "model",
+    "runtime",
+    "search",
+    "trt",
+    "info",
+    "terminal",
+    "workspace",
+}
 
 
 def run_without(blocked: tuple[str, ...], code: str) -> "subprocess.CompletedProcess[str]":

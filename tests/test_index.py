@@ -26,7 +26,7 @@ from xmr.engine.corpus import scan
 from xmr.engine.errors import XmrError
 from xmr.engine.index import AddSummary, Index
 from xmr.engine.media import MODALITIES
-from xmr.engine.model import Model, sha256_of
+from xmr.engine.model import Model
 
 MEDIA = ("image", "audio", "text")
 WORDS = ["a", "the", "red", "bell", "dog", "barks", "rain", "large", "siren"]
@@ -453,15 +453,14 @@ def test_every_segment_has_codes_of_its_rows(filled: Index) -> None:
     assert len(codes_of_segments(filled)) == 3
     for name in codes_of_segments(filled):
         rows = segments / name.replace(".i8", ".f32.npy")
-        opened = Codes.open(segments / name, sha256_of(rows))
-        assert len(opened.blocks) == -(-len(np.load(rows)) // 16)
+        assert len(Codes.open(segments / name, np.load(rows)).blocks) == -(-len(np.load(rows)) // 16)
 
 
 def test_codes_of_another_segment_are_refused(filled: Index) -> None:
     first, *_, last = codes_of_segments(filled)
     for part in ("json", "codes.npy", "blocks.npy", "bounds.npy"):
         shutil.copy(filled.folder / "segments" / f"{last}.{part}", filled.folder / "segments" / f"{first}.{part}")
-    with pytest.raises(XmrError, match=f"{first}: the codes of a segment cannot be read .*; index again elsewhere"):
+    with pytest.raises(XmrError, match=f"{first}.json: no codes of its segment can be read from it"):
         filled.search(np.eye(1, filled.dim, dtype=np.float32), 1)
 
 
@@ -470,7 +469,7 @@ def test_codes_of_another_size_are_refused(part: str, filled: Index) -> None:
     path = filled.folder / "segments" / f"{codes_of_segments(filled)[0]}.{part}.npy"
     array = np.load(path)
     np.save(path, np.concatenate([array, array]))
-    with pytest.raises(XmrError, match=r"codes do not match their rows \(.*\d+.*\d+\); index again elsewhere"):
+    with pytest.raises(XmrError, match=r"no codes of its segment can be read from it \(.*\d+.*\d+\)"):
         filled.search(np.eye(1, filled.dim, dtype=np.float32), 1)
 
 
@@ -487,8 +486,21 @@ def test_codes_of_another_size_are_refused(part: str, filled: Index) -> None:
 def test_damaged_codes_are_named(damage: Any, part: str, filled: Index) -> None:
     name = codes_of_segments(filled)[0]
     damage(filled.folder / "segments" / f"{name}.{part}")
-    with pytest.raises(XmrError, match=f"{name}: the codes of a segment cannot be read"):
+    with pytest.raises(XmrError, match=rf"{name}\.json: no codes .*; `xmr index` with any path makes them anew$"):
         filled.search(np.eye(1, filled.dim, dtype=np.float32), 1)
+
+
+def test_damaged_codes_are_made_anew_when_files_are_added(filled: Index, model: Model, corpus: Path) -> None:
+    query = np.eye(1, filled.dim, dtype=np.float32)
+    expected = filled.search(query, 5)
+    before = {path: path.read_bytes() for path in (filled.folder / "segments").iterdir()}
+    name, other, *_ = codes_of_segments(filled)
+    (filled.folder / "segments" / f"{name}.codes.npy").unlink()
+    (filled.folder / "segments" / f"{other}.json").write_text("{}")
+    filled.add(scan([corpus], MEDIA), model)
+    assert {path: path.read_bytes() for path in (filled.folder / "segments").iterdir()} == before
+    with closing(Index.open(filled.folder)) as opened:
+        assert opened.search(query, 5) == expected
 
 
 # faults and interruptions

@@ -12,8 +12,9 @@ import soundfile
 from PIL import Image
 
 from xmr.engine.errors import XmrError
+from xmr.engine.files import sha256_of
 from xmr.engine.media import MODALITIES
-from xmr.engine.model import Model, sha256_of
+from xmr.engine.model import Model
 
 Edit = Callable[[dict[str, Any]], object]
 

@@ -195,6 +195,16 @@ def test_large_sizes_are_searched_exactly(kind: str, n_queries: int, rows: int, 
         assert_equal(top_k(queries, opened, k, isa=isa), expected, isa)
 
 
+@pytest.mark.parametrize("isa", kernels())
+@pytest.mark.parametrize("k", [1, 5, 30])
+def test_rows_a_few_steps_of_their_codes_above_the_threshold_are_found(k: int, isa: str) -> None:
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        queries, gallery = queries_and_rows("scores few steps apart", rng, 20, 3000, 8 + seed)
+        opened = Gallery([gallery], [coded("plain", gallery, rng)])
+        assert_equal(top_k(queries, opened, k, isa=isa), definition(queries, gallery, k))
+
+
 def test_the_largest_k_of_a_large_batch_is_searched_exactly() -> None:
     queries, gallery = normal(240, 5), normal(13_000, 5, seed=2)
     opened, expected = Gallery.encode(gallery), definition(queries, gallery, 2048)
@@ -382,7 +392,7 @@ def test_where_fewer_than_k_rows_are_allowed_the_last_places_are_empty(isa: str)
 def test_rows_that_are_not_allowed_cost_nothing(isa: str) -> None:
     rows = normal(5000, 64)
     allow = np.arange(5000) // BLOCK_ROWS == 100
-    _, found, n_scored = _topk.top_k(normal(8, 64, seed=2), [Codes.encode(rows).part(rows)], 4, allow, 1, isa)
+    _, found, n_scored = _topk.top_k(normal(8, 64, seed=2), [Codes.encode(rows).segment(rows)], 4, allow, 1, isa)
     assert (found // BLOCK_ROWS == 100).all()
     assert n_scored <= 8 * BLOCK_ROWS
 
@@ -391,7 +401,7 @@ def test_rows_that_are_not_allowed_cost_nothing(isa: str) -> None:
 
 
 def n_scored_per_query(queries: Floats, rows: Floats, codes: Codes, isa: str = "auto") -> float:
-    return _topk.top_k(queries, [codes.part(rows)], 10, None, 1, isa)[2] / len(queries)
+    return _topk.top_k(queries, [codes.segment(rows)], 10, None, 1, isa)[2] / len(queries)
 
 
 def plain_codes(rows: Floats) -> Codes:
@@ -442,7 +452,7 @@ def ticks() -> Iterator[Callable[[], int]]:
 
 
 def test_other_threads_go_on_while_a_search_runs(ticks: Callable[[], int]) -> None:
-    queries, parts = normal(30, 64), [_topk.Part(normal(20_000, 64))]
+    queries, parts = normal(30, 64), [_topk.Segment(normal(20_000, 64))]
     for _ in range(100):
         before = ticks()
         _topk.top_k(queries, parts, 10, None, 1)
@@ -545,7 +555,7 @@ BAD_ARGUMENTS = [
     ({"gallery": np.zeros((5, 4), ">f4")}, "gallery: >f4 found, float32 expected"),
     ({"k": 0}, "k is 0, at least 1 expected"),
     ({"k": -3}, "k is -3, at least 1 expected"),
-    ({"threads": -1}, "threads is -1, 0 .all. or more expected"),
+    ({"threads": -1}, "threads is -1, 0 .all. to 1024 expected"),
     ({"allow": np.ones(4, np.bool_)}, r"allow has the shape \(4,\), the gallery has 5 rows"),
     ({"allow": np.ones((5, 1), np.bool_)}, r"allow has the shape \(5, 1\), the gallery has 5 rows"),
     ({"allow": np.ones(5, np.int64)}, "allow is int64, bool expected"),
@@ -615,7 +625,7 @@ def test_the_instruction_sets_come_from_the_plain_loop_to_the_fastest() -> None:
 
 def test_auto_is_the_fastest() -> None:
     rows = normal(3000, 64)
-    parts, queries = [Codes.encode(rows).part(rows)], normal(3, 64, seed=2)
+    parts, queries = [Codes.encode(rows).segment(rows)], normal(3, 64, seed=2)
     n_scored = {isa: _topk.top_k(queries, parts, 10, None, 1, isa)[2] for isa in ISAS}
     assert n_scored["auto"] == n_scored[kernels()[-1]]
     if len(kernels()) > 1:

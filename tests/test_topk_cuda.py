@@ -5,6 +5,7 @@ sanitizers look on. What they are there to catch is planted and has to be caught
 looked at where its tools are.
 """
 
+import platform
 import re
 import shutil
 import subprocess
@@ -35,13 +36,15 @@ def compile_driver(folder: Path, *flags: str, csrc: Path = ROOT / "csrc") -> Pat
     cuda, driver = ROOT / "tests" / "cuda", folder / "driver"
     sources = ["-x", "c++", str(cuda / "driver.cpp"), str(csrc / "topk_cuda.cu")]
     options = ["-std=c++20", "-fno-strict-aliasing", "-pthread", "-I", str(csrc), "-include", str(cuda / "emulation.h")]
-    subprocess.run(["g++", *options, *(flags or ["-O2"]), *sources, "-o", str(driver)], check=True)
+    subprocess.run(["g++", *options, *flags, *sources, "-o", str(driver)], check=True)
     return driver
 
 
 @pytest.fixture(scope="session")
 def plain_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_driver(tmp_path_factory.mktemp("plain"))
+    # nvcc, too, turns products and sums into fused ones
+    fused = ["-ffp-contract=fast", *(["-mfma"] if platform.machine() == "x86_64" else [])]
+    return compile_driver(tmp_path_factory.mktemp("plain"), "-O2", *fused)
 
 
 @pytest.fixture(scope="session")
@@ -56,23 +59,25 @@ def thread_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Case:
-    """One search; the capacity of the buffers is small, so that small galleries fill them."""
+    """One search; the places for candidates are few, so that small galleries fill them."""
 
     segments: list[Floats]
     queries: Floats
     k: int
     allow: NDArray[np.bool_] | None = None
     coding: str = "int8"
-    capacity: int = 512
+    n_candidates: int = 512
     n_devices: int = 1
     seed: int = 0
     free_bytes: int = 1 << 40
+    is_full_at_first: bool = False  # a first search finds no memory, a second one does
     skipped_line: int = 0  # a barrier in topk_cuda.cuh that the threads from skipped_from on leave out
     skipped_from: int = 0
 
     def run(self, *command: str | Path, timeout_s: float = 120) -> "subprocess.CompletedProcess[bytes]":
-        numbers = [self.seed, self.skipped_line, self.skipped_from, self.n_devices, self.free_bytes, self.coding]
-        numbers += [self.capacity, self.n_places, *self.queries.shape, int(self.allow is not None)]
+        numbers = [self.seed, self.skipped_line, self.skipped_from, self.n_devices, self.free_bytes]
+        numbers += [int(self.is_full_at_first), self.coding]
+        numbers += [self.n_candidates, self.n_places, *self.queries.shape, int(self.allow is not None)]
         numbers += map(len, self.segments)
         arrays = [*self.segments, self.queries] + ([] if self.allow is None else [self.allow])
         given = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
@@ -213,6 +218,15 @@ def test_the_queries_may_have_any_length(plain_driver: Path, factor: float, codi
     assert_is_brute_force(Case([normal(700, 24)], queries, 20, coding=coding), plain_driver)
 
 
+@pytest.mark.parametrize("n_allowed", [0, 5, 700])
+def test_queries_of_zeros_find_the_first_rows(plain_driver: Path, n_allowed: int) -> None:
+    queries = normal(12, 24, seed=1)
+    queries[[0, 4, 5, 11]] = 0
+    allow = np.zeros(700, np.bool_)
+    allow[np.random.default_rng(3).permutation(700)[:n_allowed]] = True
+    assert_is_brute_force(Case([normal(700, 24)], queries, 20, allow, n_devices=2), plain_driver)
+
+
 @pytest.mark.parametrize("n_queries", [2, 9])
 @pytest.mark.parametrize("n_allowed", [0, 5, 999])
 def test_rows_that_are_not_allowed_are_never_found(plain_driver: Path, n_queries: int, n_allowed: int) -> None:
@@ -241,7 +255,7 @@ def test_more_gpus_than_rows(plain_driver: Path) -> None:
 BUSY = [
     Case([worst_first()], normal(2, 24, seed=1), 20),
     Case([normal(700, 200)], normal(9, 200, seed=1), 20, np.arange(700) % 5 > 0),
-    Case([a_cone(4000)], normal(1, 24, seed=1), 20, coding="float16", capacity=8192),
+    Case([a_cone(4000)], normal(1, 24, seed=1), 20, coding="float16", n_candidates=8192),
 ]
 BUSY_NAMES = ["scan", "tiles", "cone"]
 
@@ -303,14 +317,28 @@ def test_a_barrier_that_half_of_a_block_reaches_is_reported(plain_driver: Path, 
     assert any(b"barrier divergence" in done.stderr for done in answers)
 
 
-def test_a_write_out_of_bounds_is_reported(tmp_path: Path) -> None:
-    guard = "if (is_candidate && place < search.capacity)"
-    assert KERNELS.count(guard) == 1
-    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
-    (tmp_path / "csrc" / "topk_cuda.cuh").write_text(KERNELS.replace(guard, "if (is_candidate)"))
-    driver = compile_driver(tmp_path, "-O1", "-fsanitize=address", csrc=tmp_path / "csrc")
+@pytest.fixture(scope="session")
+def unguarded_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Neither the capacity of a buffer nor the size of the shared memory is looked at."""
+    folder = tmp_path_factory.mktemp("unguarded")
+    shutil.copytree(ROOT / "csrc", folder / "csrc")
+    guards = {"topk_cuda.cuh": " && place < search.capacity", "topk_cuda.cu": " && query_bytes <= SHARED_BYTES"}
+    for name, guard in guards.items():
+        source = folder / "csrc" / name
+        assert source.read_text().count(guard) == 1
+        source.write_text(source.read_text().replace(guard, ""))
+    return compile_driver(folder, "-O1", "-fsanitize=address", csrc=folder / "csrc")
+
+
+def test_a_write_out_of_bounds_is_reported(unguarded_driver: Path) -> None:
     case = replace(BUSY[0], queries=BUSY[0].queries[:1])
-    assert b"heap-buffer-overflow" in case.run(driver).stderr
+    assert b"heap-buffer-overflow" in case.run(unguarded_driver).stderr
+
+
+def test_a_launch_with_too_much_shared_memory_is_refused(unguarded_driver: Path) -> None:
+    done = Case([normal(3, 4096)], normal(8, 4096), 1, coding="float16").run(unguarded_driver)
+    assert done.returncode == 1
+    assert done.stderr.decode() == "CUDA: invalid argument\n"
 
 
 def test_a_machine_without_a_gpu_says_so(plain_driver: Path) -> None:
@@ -322,37 +350,76 @@ def test_a_machine_without_a_gpu_says_so(plain_driver: Path) -> None:
 def test_a_gallery_that_does_not_fit_says_how_much_is_missing(plain_driver: Path) -> None:
     done = Case([normal(1000, 1024)], normal(1, 1024), 1, free_bytes=1 << 22).run(plain_driver)
     assert done.returncode == 1
-    assert done.stderr.decode() == "the gallery needs 4.9 MiB, GPU 0 has 4.0 MiB free\n"
+    expected = "the gallery needs 4.9 MiB, with its searches 153.6 MiB, GPU 0 has 4.0 MiB free\n"
+    assert done.stderr.decode() == expected
+
+
+def test_a_gallery_that_fits_leaves_room_for_its_searches(plain_driver: Path) -> None:
+    case = Case([normal(1000, 24)], normal(1100, 24, seed=1), 1000, np.ones(1000, np.bool_))
+    needed = re.search(r"with its searches (\d+)", replace(case, free_bytes=0).run(plain_driver).stderr.decode())
+    assert needed
+    assert_is_brute_force(replace(case, free_bytes=int(needed[1]) + 1 << 20), plain_driver)
+
+
+def test_a_search_after_one_that_found_no_memory_answers(plain_driver: Path) -> None:
+    case = Case([normal(700, 24)], normal(2, 24, seed=1), 20, is_full_at_first=True)
+    done = case.run(plain_driver)
+    assert done.stderr.decode() == "CUDA: out of memory\n"
+    assert case.is_answer(done.stdout)
+
+
+ARCHITECTURES = [75, 80, 90, 120]
 
 
 @pytest.fixture(scope="session")
-def cubin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The kernels compiled for one architecture, and what ptxas says about them."""
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with the kernels compiled for every architecture, and what ptxas says about them."""
     if not shutil.which("nvcc"):
         pytest.skip("nvcc is missing: what it makes of the kernels is not looked at")
-    compiled = tmp_path_factory.mktemp("nvcc") / "topk.cubin"
-    options = ["-std=c++20", "-O3", "-arch=sm_90", "-cubin", "-Xptxas=-v", "-o", str(compiled)]
-    done = subprocess.run(
-        ["nvcc", *options, str(ROOT / "csrc" / "topk_cuda.cu")], capture_output=True, text=True, check=True
+    folder = tmp_path_factory.mktemp("nvcc")
+    options = ["-std=c++20", "-O3", "-fatbin", "-Xptxas=-v", "-keep", "-keep-dir", str(folder)]
+    options += ["-o", str(folder / "topk.fatbin")]
+    options += [f"-gencode=arch=compute_{number},code=sm_{number}" for number in ARCHITECTURES]
+    source = str(ROOT / "csrc" / "topk_cuda.cu")
+    done = subprocess.run(["nvcc", *options, source], capture_output=True, text=True)
+    if "Unsupported gpu architecture" in done.stderr:
+        pytest.skip(f"nvcc does not know every architecture: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stderr
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_kernel_spills_registers(compiled: tuple[Path, str], architecture: int) -> None:
+    said = re.findall(
+        rf"Compiling entry function '(\w+)' for 'sm_{architecture}'"
+        r".*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads",
+        compiled[1],
+        re.DOTALL,
     )
-    return compiled, done.stderr
+    assert len(said) == 14
+    assert {tuple(memory) for _, *memory in said} == {("0", "0", "0")}
 
 
-def test_no_kernel_spills_registers(cubin: tuple[Path, str]) -> None:
-    kernels = re.findall(r"Compiling entry function '(\w+)'", cubin[1])
-    memory = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", cubin[1])
-    assert len(kernels) == 14
-    assert dict(zip(kernels, memory, strict=True)) == dict.fromkeys(kernels, ("0", "0", "0"))
+# a matrix of queries times one of rows: the largest that the tensor cores of the architecture take
+TENSOR_CORES = {75: ("IMMA.8816", "HMMA.1688")} | dict.fromkeys([80, 90, 120], ("IMMA.16832", "HMMA.16816"))
 
 
-def test_the_scan_loads_16_bytes_and_the_tiles_use_tensor_cores(cubin: tuple[Path, str]) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_scan_loads_16_bytes_and_the_tiles_use_tensor_cores(compiled: tuple[Path, str], architecture: int) -> None:
     if not shutil.which("nvdisasm"):
         pytest.skip("nvdisasm is missing: the machine code is not looked at")
-    done = subprocess.run(["nvdisasm", str(cubin[0])], capture_output=True, text=True, check=True)
+    (cubin,) = compiled[0].glob(f"*_{architecture}.cubin")
+    done = subprocess.run(["nvdisasm", str(cubin)], capture_output=True, text=True, check=True)
     code = dict(re.findall(r"\.section\s+\.text\.(\w+)(.*?)(?=\.section)", done.stdout, re.DOTALL))
     scans = [text for name, text in code.items() if re.search(r"\d+scanI", name)]
     tiles = {name: text for name, text in code.items() if "multiply_tile" in name}
     assert (len(scans), len(tiles)) == (4, 2)
     assert all("LDG.E.128" in text for text in [*scans, *tiles.values()])
     for name, text in tiles.items():
-        assert ("IMMA" if "Int8" in name else "HMMA") in text
+        assert TENSOR_CORES[architecture]["Float16" in name] in text
+
+
+def test_too_many_columns_are_refused_before_a_gpu_is_looked_for() -> None:
+    module = pytest.importorskip("xmr.engine._topk_cuda", reason="_topk_cuda was not built: there was no nvcc")
+    with pytest.raises(ValueError, match="the gallery has 65537 columns, at most 65536 expected"):
+        module.Gallery([np.zeros((1, 65537), np.float32)])

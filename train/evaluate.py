@@ -23,6 +23,7 @@ from xmr.train.pairs import Progress, Store, load_store
 BATCH_SIZE = 256
 RANDOM_DRAWS = 5
 HITS = 128  # of a query that are looked at first
+CELLS = 1 << 22  # of a ranking that are held at a time
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,16 @@ def _search_metrics(
     queries: NDArray[np.float32], rows: NDArray[np.float32], query_ids: ArrayLike, gallery_ids: ArrayLike
 ) -> dict[str, float]:
     """The metrics of searching (n, d) with (m, d). Queries that the first HITS do not settle get the whole ranking."""
-    gallery, ids = Gallery.encode(rows), np.asarray(query_ids)
+    gallery, ids, gallery_ids = Gallery.encode(rows), np.asarray(query_ids), np.asarray(gallery_ids)
+    if (len(ids), len(gallery_ids)) != (len(queries), len(rows)):
+        raise ValueError(f"{len(ids)} and {len(gallery_ids)} ids found for {len(queries)} queries and {len(rows)} rows")
     found, precision = np.zeros(len(queries), dtype=np.int64), np.zeros(len(queries))
-    for k in (HITS, len(gallery)):
-        open_ones = np.flatnonzero(found == 0)
-        if open_ones.size:
-            hits = top_k(queries[open_ones], gallery, k)
-            found[open_ones], precision[open_ones] = of_hits(*hits, ids[open_ones], gallery_ids)
+    for k in (min(HITS, len(rows)), len(rows)):
+        waiting = np.flatnonzero(found == 0)
+        for batch in np.array_split(waiting, -(-waiting.size * k // CELLS) or 1):
+            hits = top_k(queries[batch], gallery, k)
+            found[batch], precision[batch] = of_hits(*hits, ids[batch], gallery_ids)
+    assert found.all(), "the whole ranking settles every query"
     return _metrics(found, precision)
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xmr.engine.errors import XmrError
+from xmr.engine.files import sha256_of
 from xmr.engine.media import MODALITIES
 from xmr.engine.media.decode import Task, decode
 from xmr.engine.model import (
@@ -28,7 +29,6 @@ from xmr.engine.model import (
     UNIT_EMBEDDING,
     Model,
     read_config,
-    sha256_of,
 )
 from xmr.engine.runtime import Network
 from xmr.engine.search import top_k

@@ -1,10 +1,12 @@
 // One search on emulated GPUs. Arguments: seed, line of a barrier to leave out and the first thread that does, GPUs,
-// their free bytes, coding, capacity, k, queries, dim, whether flags follow, rows of each segment. stdin: the segments,
-// the queries, the flags. stdout: scores, rows.
+// their free bytes, whether others have taken them all when the first search comes, which fails and is repeated, coding,
+// places for candidates, k, queries, dim, whether flags follow, rows of each segment. stdin: the segments, the queries,
+// the flags. stdout: scores, rows; stderr: what failed.
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "topk_cuda.h"
@@ -32,8 +34,9 @@ int main(int, char** arguments) {
     emulation::skipped_from = static_cast<unsigned>(number());
     emulation::n_devices = static_cast<int>(number());
     emulation::free_bytes = static_cast<std::size_t>(number());
+    const bool is_full_at_first = number();
     const auto coding = *++arguments == std::string("int8") ? xmr::CudaCoding::int8 : xmr::CudaCoding::float16;
-    const std::int64_t capacity = number(), k = number(), n_queries = number(), dim = number();
+    const std::int64_t n_candidates = number(), k = number(), n_queries = number(), dim = number();
     const bool has_flags = number();
     std::vector<std::vector<float>> rows;
     std::vector<xmr::RowSpan> segments;
@@ -44,11 +47,24 @@ int main(int, char** arguments) {
     }
     const auto queries = read<float>(n_queries * dim);
     try {
-        xmr::CudaGallery gallery(segments, dim, coding, capacity);
+        xmr::CudaGallery gallery(segments, dim, coding, n_candidates);
         const auto flags = read<std::uint8_t>(has_flags ? gallery.n_rows() : 0);
         std::vector<float> scores(n_queries * k);
         std::vector<std::int64_t> found(n_queries * k);
-        gallery.top_k(queries.data(), n_queries, k, has_flags ? flags.data() : nullptr, scores.data(), found.data());
+        const auto search = [&] {
+            gallery.top_k(queries.data(), n_queries, k, has_flags ? flags.data() : nullptr, scores.data(),
+                          found.data());
+        };
+        if (is_full_at_first) {
+            const std::size_t free_bytes = std::exchange(emulation::free_bytes, 0);
+            try {
+                search();
+            } catch (const std::runtime_error& error) {
+                std::fprintf(stderr, "%s\n", error.what());
+            }
+            emulation::free_bytes = free_bytes;
+        }
+        search();
         write(scores);
         write(found);
     } catch (const std::runtime_error& error) {

@@ -21,11 +21,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <random>
 #include <thread>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -60,7 +62,7 @@ inline unsigned seed = 0;
 inline int skipped_line = 0;  // the barrier there is left out by the threads from skipped_from on: a planted mistake
 inline unsigned skipped_from = 0;
 inline int n_devices = 1;
-inline std::size_t free_bytes = std::size_t{1} << 40;
+inline std::size_t free_bytes = std::size_t{1} << 40;  // of all GPUs together
 inline thread_local int device = 0;
 inline std::mutex one_kernel_at_a_time;  // there is one shared memory
 
@@ -398,7 +400,13 @@ using std::min;
 
 // What the host calls.
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorNoDevice };
+enum cudaError_t {
+    cudaSuccess,
+    cudaErrorInvalidValue,
+    cudaErrorMemoryAllocation,
+    cudaErrorInvalidConfiguration,
+    cudaErrorNoDevice
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
 enum cudaStream_t { cudaStreamPerThread };
@@ -408,13 +416,35 @@ struct cudaLaunchConfig_t {
     cudaStream_t stream{};
 };
 
+namespace emulation {
+
+inline thread_local cudaError_t last_error = cudaSuccess;
+
+inline cudaError_t failure(cudaError_t error) { return last_error = error; }
+
+inline std::mutex one_allocation_at_a_time;
+inline std::map<void*, std::size_t> allocations;
+
+}  // namespace emulation
+
 inline const char* cudaGetErrorString(cudaError_t error) {
-    return error == cudaErrorNoDevice ? "no CUDA-capable device is detected" : "out of memory";
+    switch (error) {
+        case cudaErrorInvalidValue:
+            return "invalid argument";
+        case cudaErrorMemoryAllocation:
+            return "out of memory";
+        case cudaErrorInvalidConfiguration:
+            return "invalid configuration argument";
+        case cudaErrorNoDevice:
+            return "no CUDA-capable device is detected";
+        default:
+            return "no error";
+    }
 }
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cudaSuccess); }
 inline cudaError_t cudaGetDeviceCount(int* count) {
     *count = emulation::n_devices;
-    return emulation::n_devices ? cudaSuccess : cudaErrorNoDevice;
+    return emulation::n_devices ? cudaSuccess : emulation::failure(cudaErrorNoDevice);
 }
 inline cudaError_t cudaGetDevice(int* device) {
     *device = emulation::device;
@@ -433,16 +463,25 @@ inline cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_by
     return cudaSuccess;
 }
 inline cudaError_t cudaMalloc(void** memory, std::size_t n_bytes) {
-    *memory = std::malloc(n_bytes);
-    if (*memory) std::memset(*memory, emulation::POISON, n_bytes);
-    return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
+    const std::lock_guard lock(emulation::one_allocation_at_a_time);
+    *memory = n_bytes <= emulation::free_bytes ? std::malloc(n_bytes) : nullptr;
+    if (!*memory) return emulation::failure(cudaErrorMemoryAllocation);
+    std::memset(*memory, emulation::POISON, n_bytes);
+    emulation::allocations[*memory] = n_bytes;
+    emulation::free_bytes -= n_bytes;
+    return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* memory) {
+    if (!memory) return cudaSuccess;
+    const std::lock_guard lock(emulation::one_allocation_at_a_time);
+    const auto allocated = emulation::allocations.extract(memory);
+    if (!allocated) return emulation::failure(cudaErrorInvalidValue);
+    emulation::free_bytes += allocated.mapped();
     std::free(memory);
     return cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t n_bytes, cudaMemcpyKind, cudaStream_t) {
-    if (n_bytes) std::memcpy(to, from, n_bytes);
+    std::memcpy(to, from, n_bytes);
     return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t n_bytes, cudaStream_t) {
@@ -454,6 +493,9 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
+    const std::int64_t n_blocks = config->gridDim.x;
+    if (n_blocks < 1 || n_blocks > INT32_MAX) return emulation::failure(cudaErrorInvalidConfiguration);
+    if (config->dynamicSmemBytes > emulation::SHARED_BYTES) return emulation::failure(cudaErrorInvalidValue);
     const std::tuple<Parameters...> copies(arguments...);
     const std::lock_guard lock(emulation::one_kernel_at_a_time);
     emulation::run_blocks(config->gridDim.x, config->blockDim.x, config->dynamicSmemBytes,
