@@ -12,36 +12,39 @@ namespace {
 
 bool is_usable() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
-// The even dimensions of a group as two numbers of 16 bits, or the odd ones, for every row.
-XMR_AVX2 inline __m256i even_codes(std::int32_t group) {
-    const auto bits = static_cast<std::uint32_t>(group);
-    const auto low = static_cast<std::int16_t>(static_cast<std::int8_t>(bits));
-    const auto high = static_cast<std::int16_t>(static_cast<std::int8_t>(bits >> 16));
-    return _mm256_set1_epi32((high << 16) | static_cast<std::uint16_t>(low));
-}
-
-// Queries against half a block, 8 rows.
+// Queries against one block, 8 rows in each half. A group of four codes becomes the two even and the two odd ones.
 template <int QUERIES>
-XMR_AVX2 void multiply_some(const std::int8_t* queries, const std::uint8_t* rows, std::int64_t dim,
+XMR_AVX2 void multiply_some(const std::int8_t* queries, const std::uint8_t* block, std::int64_t dim,
                             std::int32_t* dots) {
-    __m256i sums[QUERIES];
+    __m256i sums[QUERIES][2];
 #pragma GCC unroll 4
-    for (int q = 0; q < QUERIES; ++q) sums[q] = _mm256_setzero_si256();
+    for (int q = 0; q < QUERIES; ++q) sums[q][0] = sums[q][1] = _mm256_setzero_si256();
     const std::int64_t n_dim_groups = (dim + GROUP_DIMS - 1) / GROUP_DIMS;
     for (std::int64_t g = 0; g < n_dim_groups; ++g) {
         const std::int8_t* at = queries + g / 16 * TILE_BYTES + g % 16 * GROUP_DIMS;
-        const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows + g * 64));
-        const __m256i even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xff));
-        const __m256i odd = _mm256_srli_epi16(bytes, 8);
+        const auto* rows = reinterpret_cast<const __m256i*>(block + g * 64);
+        const __m256i low_bytes = _mm256_set1_epi16(0xff);
+        const __m256i even[2] = {_mm256_and_si256(_mm256_loadu_si256(rows), low_bytes),
+                                 _mm256_and_si256(_mm256_loadu_si256(rows + 1), low_bytes)};
+        const __m256i odd[2] = {_mm256_srli_epi16(_mm256_loadu_si256(rows), 8),
+                                _mm256_srli_epi16(_mm256_loadu_si256(rows + 1), 8)};
 #pragma GCC unroll 4
         for (int q = 0; q < QUERIES; ++q) {
-            const std::int32_t group = load_group(at + q * TILE_DIMS);
-            sums[q] = _mm256_add_epi32(sums[q], _mm256_madd_epi16(even, even_codes(group)));
-            sums[q] = _mm256_add_epi32(sums[q], _mm256_madd_epi16(odd, even_codes(group >> 8)));
+            const __m256i query = _mm256_set1_epi32(load_group(at + q * TILE_DIMS));
+            const __m256i even_codes = _mm256_srai_epi16(_mm256_slli_epi16(query, 8), 8);
+            const __m256i odd_codes = _mm256_srai_epi16(query, 8);
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; ++half) {
+                sums[q][half] = _mm256_add_epi32(sums[q][half], _mm256_madd_epi16(even[half], even_codes));
+                sums[q][half] = _mm256_add_epi32(sums[q][half], _mm256_madd_epi16(odd[half], odd_codes));
+            }
         }
     }
 #pragma GCC unroll 4
-    for (int q = 0; q < QUERIES; ++q) _mm256_store_si256(reinterpret_cast<__m256i*>(dots + q * BLOCK_ROWS), sums[q]);
+    for (int q = 0; q < QUERIES; ++q)
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half)
+            _mm256_store_si256(reinterpret_cast<__m256i*>(dots + q * BLOCK_ROWS + half * 8), sums[q][half]);
 }
 
 using MultiplySome = void (*)(const std::int8_t*, const std::uint8_t*, std::int64_t, std::int32_t*);
@@ -55,10 +58,8 @@ void multiply(const Product& p) {
             const std::int64_t n = std::min(GROUP_QUERIES, p.n_queries - group * GROUP_QUERIES);
             std::int32_t* dots = p.dots + (group * p.n_blocks + block) * TILE_DOTS;
             for (std::int64_t q = 0; q < n; q += QUERIES_AT_ONCE)
-                for (std::int64_t half = 0; half < 2; ++half)
-                    MULTIPLY[std::min(QUERIES_AT_ONCE, n - q) - 1](group_codes(p, group) + q * TILE_DIMS,
-                                                                   p.blocks[block] + half * 32, p.dim,
-                                                                   dots + q * BLOCK_ROWS + half * 8);
+                MULTIPLY[std::min(QUERIES_AT_ONCE, n - q) - 1](group_codes(p, group) + q * TILE_DIMS, p.blocks[block],
+                                                               p.dim, dots + q * BLOCK_ROWS);
         }
 }
 
