@@ -648,9 +648,9 @@ __global__ void __launch_bounds__(THREADS) tighten(Search search) {
     atomicMax(&search.progress->kept, n_kept);
 }
 
-// A warp a candidate, RESCORE_BLOCKS blocks a query. The sum is that of topk.h, lane by lane. All that a buffer holds are
-// scored: to go by upper bound and stop at the k-th score, as the CPU does, they would have to be sorted first, and each
-// score would wait for the one before it.
+// A warp a candidate, RESCORE_BLOCKS blocks a query. The sum is that of topk.h, lane by lane. All rows of a buffer are
+// scored: to go by upper bound and stop at the k-th score, as the CPU does, they would have to be sorted first, and
+// each score would wait for the one before it.
 __global__ void __launch_bounds__(THREADS) rescore(Search search) {
     const int query = blockIdx.x / RESCORE_BLOCKS;
     const int first = static_cast<int>(blockIdx.x % RESCORE_BLOCKS) * WARPS + warp_index();

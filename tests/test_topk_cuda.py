@@ -75,7 +75,7 @@ class Case:
     skipped_from: int = 0
 
     def run(self, *command: str | Path, timeout_s: float = 120) -> "subprocess.CompletedProcess[bytes]":
-        numbers = [self.seed, self.skipped_line, self.skipped_from, self.n_devices, self.free_bytes]
+        numbers: list[int | str] = [self.seed, self.skipped_line, self.skipped_from, self.n_devices, self.free_bytes]
         numbers += [int(self.is_full_at_first), self.coding]
         numbers += [self.n_candidates, self.n_places, *self.queries.shape, int(self.allow is not None)]
         numbers += map(len, self.segments)
@@ -303,7 +303,7 @@ BARRIERS = [number for number, line in enumerate(KERNELS.splitlines(), 1) if "__
 def test_every_barrier_is_needed(plain_driver: Path, line: int) -> None:
     for case, seed in product(BUSY, range(5)):
         try:
-            done = replace(case, seed=seed, skipped_line=line).run(plain_driver, timeout_s=2)
+            done = replace(case, seed=seed, skipped_line=line).run(plain_driver, timeout_s=1)
         except subprocess.TimeoutExpired:
             return
         if done.returncode or not case.is_answer(done.stdout):
@@ -355,7 +355,7 @@ def test_a_gallery_that_does_not_fit_says_how_much_is_missing(plain_driver: Path
 
 
 def test_a_gallery_that_fits_leaves_room_for_its_searches(plain_driver: Path) -> None:
-    case = Case([normal(1000, 24)], normal(1100, 24, seed=1), 1000, np.ones(1000, np.bool_))
+    case = Case([normal(200, 24)], normal(64, 24, seed=1), 5, np.ones(200, np.bool_), n_candidates=1 << 22)
     needed = re.search(r"with its searches (\d+)", replace(case, free_bytes=0).run(plain_driver).stderr.decode())
     assert needed
     assert_is_brute_force(replace(case, free_bytes=int(needed[1]) + 1 << 20), plain_driver)
@@ -379,7 +379,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("nvcc")
     options = ["-std=c++20", "-O3", "-fatbin", "-Xptxas=-v", "-keep", "-keep-dir", str(folder)]
     options += ["-o", str(folder / "topk.fatbin")]
-    options += [f"-gencode=arch=compute_{number},code=sm_{number}" for number in ARCHITECTURES]
+    # the source knows two kinds of GPU; ptxas makes its own of each
+    options += ["-gencode=arch=compute_75,code=sm_75", "-gencode=arch=compute_80,code=[sm_80,sm_90,sm_120]"]
     source = str(ROOT / "csrc" / "topk_cuda.cu")
     done = subprocess.run(["nvcc", *options, source], capture_output=True, text=True)
     if "Unsupported gpu architecture" in done.stderr:
@@ -408,9 +409,9 @@ TENSOR_CORES = {75: ("IMMA.8816", "HMMA.1688")} | dict.fromkeys([80, 90, 120], (
 def test_the_scan_loads_16_bytes_and_the_tiles_use_tensor_cores(compiled: tuple[Path, str], architecture: int) -> None:
     if not shutil.which("nvdisasm"):
         pytest.skip("nvdisasm is missing: the machine code is not looked at")
-    (cubin,) = compiled[0].glob(f"*_{architecture}.cubin")
+    (cubin,) = (path for path in compiled[0].glob("*.cubin") if path.stem.endswith(f"_{architecture}"))
     done = subprocess.run(["nvdisasm", str(cubin)], capture_output=True, text=True, check=True)
-    code = dict(re.findall(r"\.section\s+\.text\.(\w+)(.*?)(?=\.section)", done.stdout, re.DOTALL))
+    code = dict(re.findall(r"\.section\s+\.text\.(\w+)(.*?)(?=\.section\s)", done.stdout, re.DOTALL))
     scans = [text for name, text in code.items() if re.search(r"\d+scanI", name)]
     tiles = {name: text for name, text in code.items() if "multiply_tile" in name}
     assert (len(scans), len(tiles)) == (4, 2)

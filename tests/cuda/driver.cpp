@@ -1,7 +1,7 @@
 // One search on emulated GPUs. Arguments: seed, line of a barrier to leave out and the first thread that does, GPUs,
-// their free bytes, whether others have taken them all when the first search comes, which fails and is repeated, coding,
-// places for candidates, k, queries, dim, whether flags follow, rows of each segment. stdin: the segments, the queries,
-// the flags. stdout: scores, rows; stderr: what failed.
+// their free bytes, whether a first search finds them all taken, fails and is repeated, coding, places for candidates,
+// k, queries, dim, whether flags follow, rows of each segment. stdin: the segments, the queries, the flags. stdout:
+// scores, rows; stderr: what failed.
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
