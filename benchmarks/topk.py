@@ -753,15 +753,7 @@ def print_table(measured: Measured, threads: int, unit: str) -> None:
         floor_ms = measured.rows * measured.dim / measured.floor_gb_per_s(threads) / 1e6
         ratios = [f"{ms['faiss tuned'] / ms[peer]:.1f}x" if {peer, "faiss tuned"} <= ms.keys() else "" for peer in ours]
         share = f"{floor_ms / ms['xmr']:.0%}" if batch <= 8 else ""
-        print_row(
-            [
-                str(batch),
-                str(k),
-                *cells,
-                *(f"{ms['faiss tuned'] / ms[peer]:.1f}x" if peer in ms else "" for peer in ours),
-                share,
-            ]
-        )
+        print_row([str(batch), str(k), *cells, *ratios, share])
     if has_single_runs:
         print("\n\\* one run; the others: medians.")
 
