@@ -103,7 +103,7 @@ void encode_query(std::vector<double> values, std::int64_t place, CodedQueries& 
     group.offset[i] = 128 * sum;
 }
 
-// <a, b>, summed as a score is.
+// <a, b>; the slack of the bound covers any order of summing.
 double inner_product(const double* a, const double* b, std::int64_t dim) {
     double sums[LANES] = {};
     std::int64_t d = 0;

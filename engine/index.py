@@ -155,6 +155,7 @@ class Index:
         """
         queries = np.atleast_2d(query_vectors)
         with self._catalog.snapshot():
+            self._forget_old_views()
             view = self._view(self._modalities(to))
             if not view.segments:
                 return []
@@ -279,10 +280,12 @@ class Index:
             if path.name.split(".")[0] not in known:
                 path.unlink()
 
-    def _modalities(self, to: Sequence[str] | str | None) -> list[str]:
+    def _forget_old_views(self) -> None:
         version = self._catalog.version()
         if version != self._version:
             self._version, self._present, self._views = version, list(self.counts()), {}
+
+    def _modalities(self, to: Sequence[str] | str | None) -> list[str]:
         wanted = [to] if isinstance(to, str) else list(to or self._present)
         for modality in wanted:
             if modality not in self._present:
