@@ -53,7 +53,11 @@ def test_train_writes_checkpoint_metrics_and_curves(finished_world: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("--set", "loss.margins=1"), 1, "loss.margins is unknown; did you mean loss.margin"),
+        (
+            ("--set", "losses.ranking.margins=1"),
+            1,
+            "losses.ranking.margins is unknown; did you mean losses.ranking.margin",
+        ),
         (("--set", "epochs=many"), 1, "'many' found, int expected"),
         (("--set", "encoders.image.name=net"), 1, "encoders are timm"),
         (("--overwrite", "--data", "nowhere"), 1, "nowhere.*no such file"),

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from xmr.engine.errors import XmrError
-from xmr.train.config import dump_config, explained_config, load_config, parse_config, recipe_names
+from xmr.train.config import (
+    anchored_source,
+    dump_config,
+    explained_config,
+    load_config,
+    parse_config,
+    recipe_facts,
+    recipe_names,
+    stage_configs,
+)
 from xmr.train.settings import TrainConfig
 
 RECIPES = recipe_names()
@@ -56,10 +65,10 @@ def test_every_explained_setting_has_a_meaning(recipe: str) -> None:
 
 
 def test_the_file_wins_over_the_recipe_and_an_assignment_over_both(tmp_path: Path) -> None:
-    path = write_settings(tmp_path, 'recipe = "quick"\nepochs = 7\nwidth = 99\n[loss]\nmargin = 0.5\n')
-    config = load_config(path, assignments=["epochs=8", "loss.temperature=0.3"])
+    path = write_settings(tmp_path, 'recipe = "quick"\nepochs = 7\nwidth = 99\n[losses.info_nce]\nweight = 2\n')
+    config = load_config(path, assignments=["epochs=8", "losses.info_nce.temperature=0.3"])
     assert (config.epochs, config.width) == (8, 99)
-    assert (config.loss.name, config.loss.margin, config.loss.temperature) == ("info_nce", 0.5, 0.3)
+    assert (config.losses["info_nce"].weight, config.losses["info_nce"].temperature) == (2.0, 0.3)
 
 
 def test_a_missing_file_leaves_the_recipe(tmp_path: Path) -> None:
@@ -120,7 +129,7 @@ def test_the_same_encoder_keeps_what_is_not_set() -> None:
         ('schedule="constant"', "constant"),
         ('data=["a", "b"]', ("a", "b")),
         ("head.hidden=[8, 4]", (8, 4)),
-        ("head.relu_embedding=true", True),
+        ("head.embedding=relu", "relu"),
         ("words.file=a=b.bin", "a=b.bin"),
         ("encoders.image.resize=crop", "crop"),
     ],
@@ -137,32 +146,46 @@ def test_an_assignment_reaches_its_setting(assignment: str, expected: object) ->
     ("assignment", "sentence"),
     [
         ("epoch=3", "setting epoch is unknown; did you mean epochs?"),
-        ("loss.margn=3", "setting loss.margn is unknown; did you mean loss.margin?"),
+        (
+            "losses.ranking.margn=3",
+            "setting losses.ranking.margn is unknown; did you mean losses.ranking.margin? known",
+        ),
         ("encoders.image.sice=3", "setting encoders.image.sice is unknown; did you mean encoders.image.size?"),
         ("words.zzz=1", "setting words.zzz is unknown; known are file, n_words"),
         ("epochs=ten", "setting epochs: 'ten' found, int expected, as in 20"),
         ("epochs=2.5", "setting epochs: 2.5 found, int expected, as in 20"),
         ("epochs=true", "setting epochs: True found, int expected, as in 20"),
         ("learning_rate=true", "setting learning_rate: True found, float expected, as in 0.001"),
-        ("head.relu_embedding=1", "setting head.relu_embedding: 1 found, bool expected, as in True"),
+        ("head.is_absolute=1", "setting head.is_absolute: 1 found, bool expected, as in False"),
         ("head.hidden=64", "setting head.hidden: 64 found, a list of int expected, as in (1024,)"),
         ("head.hidden=[1.5]", "setting head.hidden: [1.5] found, a list of int expected, as in (1024,)"),
         ("data=a.jsonl", "setting data: 'a.jsonl' found, a list of str expected, as in ('pairs.jsonl',)"),
-        ("schedule=linear", "setting schedule: 'linear' found, 'cosine' or 'constant' expected, as in 'cosine'"),
+        ("schedule=linear", "setting schedule: 'linear' found, 'cosine' or 'constant' or 'step' expected"),
         ("epochs=0", "setting epochs: 0 found, at least 1 expected"),
         ("batch_size=1", "setting batch_size: 1 found, at least 2 expected"),
         ("learning_rate=nan", "setting learning_rate: nan found, at least 0 expected"),
         ("head.dropout=1", "setting head.dropout: 1 found, less than 1 expected"),
         ("head.hidden=[8, 0]", "setting head.hidden: 0 found, at least 1 expected"),
-        ("loss=ranking", "setting loss: 'ranking' found, a table expected"),
+        ("losses=ranking", "setting losses: 'ranking' found, a table expected"),
+        ("losses.ranking=1", "setting losses.ranking: 1 found, a table expected"),
+        ("losses.rankings.margin=1", "losses.rankings: unknown; did you mean ranking? losses are ranking, hardest_"),
+        ("losses.info_nce.weight=0", "recipe quick: no loss has a weight; losses are ranking"),
+        ('losses.info_nce.batches=["image"]', "setting losses.info_nce.batches: 'image' found, modalities expected"),
+        ('select_on=["image-smell"]', "setting select_on: 'image-smell' found, modalities expected, as image-text"),
+        ("finetune.smell=all", "setting finetune: 'smell' is no modality; there are image, sound"),
+        ("finetune=[1]", "setting finetune: [1] found, a table expected"),
+        ('modalities=["image"]', "recipe quick: 1 encoders found, at least two modalities are needed"),
+        ('modalities=["image", "speech"]', "setting modalities: 'speech' found, encoders are of image, sound"),
+        ("size=tiny", "setting size: 'tiny' found, recipe quick offers full"),
+        ("stages.1.epochs=2", "setting stages: {'1': {'epochs': 2}} found, a list of tables expected"),
         ("encoders=image", "setting encoders: 'image' found, a table expected"),
         ("encoders.smell.name=words", "encoders.smell: unknown modality; there are image, sound, speech, text"),
-        ("encoders.image=7", "encoders.image.name: 7 found; encoders are timm, convnet"),
+        ("encoders.image=7", "encoders.image.name: 7 found; encoders are timm, "),
         ("encoders.image.name=[1]", "encoders.image.name: [1] found; encoders are"),
         ("encoders.image.name=resnet", "encoders.image.name: 'resnet' found; encoders are"),
         ("encoders.image.name=words", "encoders.image.name: encoder words is not made for image; choose another"),
-        ("epochs", "--set epochs: key=value expected, as in --set loss.margin=0.1"),
-        ("=3", "--set =3: key=value expected, as in --set loss.margin=0.1"),
+        ("epochs", "--set epochs: key=value expected, as in --set epochs=5"),
+        ("=3", "--set =3: key=value expected, as in --set epochs=5"),
         ("recipe=see-hear-read", "--set recipe=see-hear-read: a recipe is chosen by --recipe"),
     ],
 )
@@ -196,3 +219,59 @@ def test_fewer_than_two_encoders_are_refused(encoders: dict[str, Any]) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         config_with().epochs = 3  # type: ignore[misc]
+
+
+def test_stages_set_otherwise_what_they_name_and_keep_the_rest(tmp_path: Path) -> None:
+    content = (
+        'recipe = "quick"\nepochs = 7\n[[stages]]\n[[stages]]\nepochs = 2\nlearning_rate = 1e-5\n'
+        'finetune = { image = "all" }\nlosses = { info_nce = { weight = 0 }, ranking = { margin = 0.5 } }\n'
+    )
+    config = load_config(write_settings(tmp_path, content), assignments=["stages.2.clip_norm=3"])
+    first, second = stage_configs(config)
+    assert asdict(first) == asdict(config) | {"stages": ()}
+    assert (second.epochs, second.learning_rate, second.clip_norm, second.finetune) == (2, 1e-5, 3.0, {"image": "all"})
+    assert (second.losses["info_nce"].weight, second.losses["ranking"].margin) == (0.0, 0.5)
+    assert (second.width, second.losses["info_nce"].temperature) == (first.width, 0.1)
+    (tmp_path / "dumped.toml").write_text(dump_config(config))
+    assert load_config(tmp_path / "dumped.toml", assignments=['data=["pairs.jsonl"]']) == config
+
+
+@pytest.mark.parametrize(
+    ("stage", "sentence"),
+    [
+        ("width = 3", "setting stages.1.width is unknown; a stage has epochs, batch_size"),
+        ("epochs = 0", "setting epochs: 0 found, at least 1 expected"),
+        ("losses = { rank = {} }", "losses.rank: unknown; did you mean ranking?"),
+    ],
+)
+def test_a_wrong_stage_is_one_sentence(stage: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(XmrError) as error:
+        load_config(write_settings(tmp_path, f'recipe = "quick"\n[[stages]]\n{stage}\n'))
+    assert str(error.value).startswith(sentence)
+
+
+def test_a_variant_and_a_size_change_the_recipe_and_drop_what_a_file_says_of_others(tmp_path: Path) -> None:
+    both, ranking = (
+        load_config(None, recipe="see-hear-read", assignments=[f"variant={name}"]) for name in ("both", "ranking")
+    )
+    assert (both.losses["kl_transfer"].weight > 0, ranking.losses["kl_transfer"].weight) == (True, 0.0)
+    path = write_settings(tmp_path, explained_config("see-hear-read", ["variant=both", "epochs=7"]))
+    assert load_config(path).epochs == 7
+    assert load_config(path, assignments=["variant=both"]).epochs == 7
+    changed = load_config(path, assignments=["variant=ranking"])
+    assert asdict(changed) == asdict(ranking) | {"data": changed.data}
+
+
+def test_a_source_may_carry_the_name_of_its_dataset(tmp_path: Path) -> None:
+    assert anchored_source("flickr8k:here/there", tmp_path) == f"flickr8k:{tmp_path / 'here/there'}"
+    assert anchored_source("cuhk-pedes:/data", tmp_path) == "cuhk-pedes:/data"
+    assert anchored_source("a.jsonl", tmp_path) == str(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_a_recipe_tells_what_it_is_for(recipe: str) -> None:
+    facts = recipe_facts(recipe)
+    assert (facts.name, facts.about != "", facts.losses != ()) == (recipe, True, True)
+    for size in facts.sizes:
+        for variant in facts.variants or ("",):
+            load_config(None, recipe=recipe, assignments=[f"size={size}", f'variant="{variant}"'])

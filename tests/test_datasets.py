@@ -1,13 +1,14 @@
-"""Rows read from pairs.jsonl, and every way in which a line can be wrong."""
+"""Rows of pairs.jsonl, of several sources and of sources without names; and what is said where they are wrong."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from xmr.engine.errors import XmrError
-from xmr.train.datasets import Row, read_pairs, read_rows, select
+from xmr.train.datasets import DATASETS, Row, read_pairs, read_rows, select, split_source
 
 GOOD = {"image": "a.png", "captions": ["a dog"]}
 
@@ -26,12 +27,14 @@ def read_one(folder: Path, line: object) -> Row:
 
 def test_a_full_row_is_read_whole(tmp_path: Path) -> None:
     line = {"id": 7, "label": "dog", "split": "val", "image": "a.png", "sound": "/b.wav", "captions": ["a dog", "it"]}
-    assert read_one(tmp_path, line) == Row(
+    assert read_one(tmp_path, line | {"category": "pet", "speaker": 3}) == Row(
         id="7",
         split="val",
         label="dog",
         files={"image": tmp_path / "a.png", "sound": Path("/b.wav")},
         captions=("a dog", "it"),
+        category="pet",
+        speaker="3",
     )
 
 
@@ -126,11 +129,61 @@ def test_the_rows_of_several_sources_follow_one_another(tmp_path: Path) -> None:
     assert [row.id for row in read_rows([str(first), str(second)])] == ["first", "second"]
 
 
-def test_missing_media_are_named_and_counted(tmp_path: Path) -> None:
+def read_noting(source: object) -> tuple[list[Row], list[str]]:
+    notes: list[str] = []
+    return read_rows([str(source)], note=notes.append), notes
+
+
+def test_rows_whose_media_are_missing_are_left_out_and_counted(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     write_lines(tmp_path, GOOD, {"image": "b.png", "sound": "c.wav"})
-    with pytest.raises(XmrError, match=r"b.png: named by a row but missing, as are 1 more; mend --data"):
+    rows, notes = read_noting(tmp_path)
+    assert [row.id for row in rows] == [str(tmp_path / "a.png")]
+    assert notes == [f"pairs: 2 of 3 files are missing, such as {tmp_path}/b.png; their rows are left out"]
+
+
+def test_a_row_goes_on_without_a_missing_file_where_it_still_pairs(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    write_lines(tmp_path, GOOD | {"sound": "b.wav"}, {"image": "a.png", "sound": "c.wav"}, GOOD)
+    rows, notes = read_noting(tmp_path)
+    assert [(list(row.files), row.captions) for row in rows] == [(["image"], ("a dog",))] * 2
+    assert notes == [
+        f"pairs: 2 of 3 files are missing, such as {tmp_path}/b.wav; their rows go on without them, but for 1 left out"
+    ]
+
+
+def test_files_that_are_all_there_are_no_news(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    write_lines(tmp_path, GOOD)
+    assert read_noting(tmp_path)[1] == []
+
+
+def test_a_source_of_which_nothing_is_there_is_refused(tmp_path: Path) -> None:
+    write_lines(tmp_path, GOOD, {"image": "b.png", "sound": "c.wav"})
+    with pytest.raises(XmrError) as error:
         read_rows([str(tmp_path)])
+    assert str(error.value) == f"{tmp_path}: 3 of 3 files are missing, such as {tmp_path}/a.png; mend --data"
+
+
+def test_a_folder_and_a_broken_link_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("a.png")
+    (tmp_path / "broken.png").symlink_to("nowhere.png")
+    write_lines(tmp_path, *({"image": f"{name}.png", "caption": "a"} for name in ("folder", "link", "broken")))
+    assert [row.files["image"].name for row in read_noting(tmp_path)[0]] == ["link.png"]
+
+
+def test_many_files_of_a_folder_are_looked_up_in_one_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        (tmp_path / f"{number}.png").touch()
+    write_lines(tmp_path, *({"image": f"{number}.png", "caption": "a"} for number in range(50)))
+    listed: list[object] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(folder) or scandir(folder))
+    monkeypatch.setattr(Path, "is_file", lambda path: path.name == "pairs.jsonl")
+    assert len(read_noting(f"pairs:{tmp_path}")[0]) == 50
+    assert listed == [str(tmp_path)]
 
 
 def test_a_split_is_made_of_rows_that_pair_two_of_the_modalities(tmp_path: Path) -> None:
@@ -143,3 +196,88 @@ def test_a_split_is_made_of_rows_that_pair_two_of_the_modalities(tmp_path: Path)
     )
     selected = select(read_pairs(path), "train", ["image", "text", "speech"])
     assert [row.id for row in selected] == ["1", "4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("validation", "val"), ("Valid", "val"), ("dev", "val"), ("testing", "test"), ("training", "train"), ("x", "x")],
+)
+def test_splits_get_the_names_that_we_use(tmp_path: Path, name: str, split: str) -> None:
+    assert read_one(tmp_path, GOOD | {"split": name}).split == split
+
+
+def test_the_sound_of_spoken_pairs_is_speech(tmp_path: Path) -> None:
+    path = write_lines(tmp_path, {"image": "a.png", "sound": "b.wav", "caption": "a dog", "speaker": "x"})
+    [row] = DATASETS["spoken-pairs"](path)
+    assert row.files == {"image": tmp_path / "a.png", "speech": tmp_path / "b.wav"}
+    assert (row.captions, row.speaker) == (("a dog",), "x")
+
+
+def test_spoken_pairs_have_no_sound_beside_their_speech(tmp_path: Path) -> None:
+    path = write_lines(tmp_path, {"image": "a.png", "sound": "b.wav", "speech": "c.wav"})
+    with pytest.raises(XmrError, match=r"a.png has sound and speech; in spoken pairs the sound is the speech"):
+        DATASETS["spoken-pairs"](path)
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "path"),
+    [
+        ("/data/pairs.jsonl", None, "/data/pairs.jsonl"),
+        ("flickr8k:/data/Flickr8k", "flickr8k", "/data/Flickr8k"),
+        ("flickr8k:a:b", "flickr8k", "a:b"),
+        ("pairs:rows.jsonl", "pairs", "rows.jsonl"),
+        ("C:\\data", None, "C:\\data"),
+        ("flikr8k:/data", None, "flikr8k:/data"),
+        ("/a/flickr8k:b", None, "/a/flickr8k:b"),
+    ],
+)
+def test_a_source_may_begin_with_the_name_of_a_dataset(source: str, name: str | None, path: str) -> None:
+    assert split_source(source) == (name, Path(path))
+
+
+def test_a_colon_may_be_part_of_a_path(tmp_path: Path) -> None:
+    (tmp_path / "flikr8k:").mkdir()
+    (tmp_path / "flikr8k:" / "a.png").touch()
+    write_lines(tmp_path / "flikr8k:", GOOD)
+    assert len(read_noting(tmp_path / "flikr8k:")[0]) == 1
+
+
+@pytest.mark.parametrize("source", ["flikr8k:/nowhere", "/data/flikr8k:x"])
+def test_an_unknown_name_is_answered_with_the_known_ones(source: str) -> None:
+    with pytest.raises(XmrError) as error:
+        read_rows([source])
+    start, names = str(error.value).split("; there are ")
+    assert start == f"{source}: dataset 'flikr8k' is unknown"
+    assert names.split(", ")[0] == "flickr8k"
+    assert sorted(names.split(", ")) == sorted(DATASETS)
+
+
+@pytest.mark.parametrize("source", ["nowhere", "flickr8k:nowhere", "no\0where", "x" * 300])
+def test_a_source_that_is_not_there_is_named(source: str) -> None:
+    with pytest.raises(XmrError, match=r": no such file or folder; give --data a pairs.jsonl, a folder that holds one"):
+        read_rows([source])
+
+
+def test_a_folder_that_says_nothing_is_answered_with_the_known_names(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(XmrError, match=rf"{tmp_path}: no dataset that is known; write name:path with a name of pairs,"):
+        read_rows([str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_reader_refuses_what_it_cannot_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no dataset")
+    for source in ("empty", "notes.txt"):
+        with pytest.raises(XmrError, match=r"(empty|notes.txt).*; \w+"):
+            read_rows([f"{name}:{tmp_path / source}"], tmp_path / "cache", lambda sentence: None)
+
+
+def test_rows_that_never_paired_anything_are_counted_too(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    lines = [{"file_name": "a.png", "text": "a dog"}, {"file_name": "b.png"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows, notes = read_noting(tmp_path)
+    assert [row.captions for row in rows] == [("a dog",)]
+    assert notes == [f"huggingface: 1 of 2 rows pair nothing, such as {tmp_path}/b.png; they are left out"]

@@ -84,13 +84,13 @@ def test_an_encoder_gives_one_row_of_the_heads_width_per_item(name: str) -> None
 @pytest.mark.parametrize("name", TINY)
 def test_what_is_frozen_does_not_learn(name: str) -> None:
     encoder = make_encoder(name).train()
-    frozen = {key: value.clone() for key, value in encoder.frozen.state_dict().items()}
+    frozen = {key: value.clone() for key, value in encoder.trunk.state_dict().items()}
     encoder(some_batch(encoder)).sum().backward()
     assert encoder.training
-    assert not encoder.frozen.training
-    assert [key for key, value in encoder.named_parameters() if key.startswith("frozen") and value.requires_grad] == []
-    assert all(torch.equal(value, frozen[key]) for key, value in encoder.frozen.state_dict().items())
-    assert all(value.grad is not None for value in encoder.trained.parameters())
+    assert not encoder.trunk.training
+    assert [key for key, value in encoder.named_parameters() if key.startswith("trunk") and value.requires_grad] == []
+    assert all(torch.equal(value, frozen[key]) for key, value in encoder.trunk.state_dict().items())
+    assert all(value.grad is not None for value in encoder.top.parameters())
 
 
 def test_the_teacher_on_the_frozen_features_is_the_network_it_comes_from() -> None:
@@ -101,7 +101,7 @@ def test_the_teacher_on_the_frozen_features_is_the_network_it_comes_from() -> No
     mean, deviation = (torch.tensor(network.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
     expected = network((pixels.permute(0, 3, 1, 2) / 255 - mean) / deviation)
     # the same sum in another order
-    torch.testing.assert_close(encoder.classifier(encoder.frozen(pixels)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder.classifier(encoder.trunk(pixels)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_pixels_are_scaled_to_the_networks_mean_and_deviation() -> None:
@@ -113,7 +113,7 @@ def test_pixels_are_scaled_to_the_networks_mean_and_deviation() -> None:
 @pytest.mark.parametrize("n_padded", [1, 5, 40])
 def test_padding_does_not_change_a_sentences_features(n_padded: int) -> None:
     encoder = make_encoder("words").eval()
-    scramble(encoder.trained.convolutions)  # biases that would lift the padding above the words
+    scramble(encoder.top.convolutions)  # biases that would lift the padding above the words
     ids = some_batch(encoder)
     padded = torch.nn.functional.pad(ids, (0, n_padded), value=text.PAD)
     torch.testing.assert_close(encoder(padded), encoder(ids))
@@ -135,7 +135,7 @@ def test_the_order_of_words_matters() -> None:
 @pytest.mark.parametrize("finetune", [True, False])
 def test_word_vectors_learn_only_where_asked_to(finetune: bool) -> None:
     encoder = make_encoder("words", WordConv.Settings(channels=(6,), finetune=finetune))
-    assert encoder.trained.vectors.weight.requires_grad is finetune
+    assert encoder.top.vectors.weight.requires_grad is finetune
 
 
 def test_the_vector_of_no_word_stays_0_while_words_learn() -> None:
@@ -143,7 +143,7 @@ def test_the_vector_of_no_word_stays_0_while_words_learn() -> None:
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=0.1)
     encoder(torch.tensor([[1, 2, text.PAD]])).square().sum().backward()
     optimizer.step()
-    assert not encoder.trained.vectors.weight[text.PAD].any()
+    assert not encoder.top.vectors.weight[text.PAD].any()
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_an_encoder_takes_its_weights_from_a_file(tmp_path: Path) -> None:
     weights = tmp_path / "soundnet.safetensors"
     save_file({name: value.half() for name, value in trunk.state_dict().items() if value.is_floating_point()}, weights)
     encoder = make_encoder("soundnet", SoundNet.Settings(weights=str(weights), layers=(1, 2)))
-    for name, value in encoder.frozen.state_dict().items():
+    for name, value in encoder.trunk.state_dict().items():
         if value.is_floating_point():
             assert torch.equal(value, trunk.state_dict()[name].half().float()), name
 
@@ -269,7 +269,10 @@ def test_an_encoder_takes_its_weights_from_a_file(tmp_path: Path) -> None:
     [
         ({"weight": torch.zeros(2, 3)}, "weights of another network, bias and 0 more are missing"),
         ({"other": torch.zeros(1)}, "weights of another network, weight and 1 more are missing"),
-        ({"weight": torch.zeros(5, 3), "bias": torch.zeros(2)}, "weights of another network (size mismatch for weight"),
+        (
+            {"weight": torch.zeros(5, 3), "bias": torch.zeros(2)},
+            "weights of another network, weight is (5, 3) in the file",
+        ),
     ],
     ids=["missing", "foreign", "other shape"],
 )

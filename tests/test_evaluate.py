@@ -9,6 +9,7 @@ import torch
 
 from xmr.engine.errors import XmrError
 from xmr.engine.info import CHECKPOINT_NAME
+from xmr.train.batches import Store
 from xmr.train.checkpoint import best_of, load_checkpoint, restore_model
 from xmr.train.datasets import Row
 from xmr.train.evaluate import (
@@ -16,10 +17,9 @@ from xmr.train.evaluate import (
     evaluate,
     evaluate_checkpoint,
     matched_items,
-    mean_of_map,
     retrieval,
+    score_of,
 )
-from xmr.train.pairs import Store
 
 CPU = torch.device("cpu")
 
@@ -143,7 +143,7 @@ def test_every_direction_is_ranked_also_the_one_without_pairs(results: list[dict
 def test_the_records_of_training_are_found_again(finished_world: Path, results: list[dict[str, Any]]) -> None:
     checkpoint = load_checkpoint(best_of(finished_world / ".xmr" / "checkpoint"))
     assert checkpoint.state["metrics"]["val"] == results
-    assert checkpoint.state["best"] == pytest.approx(mean_of_map(results))
+    assert checkpoint.state["best"] == pytest.approx(score_of(results, "mAP"))
 
 
 def test_the_random_row_is_near_what_chance_gives(results: list[dict[str, Any]]) -> None:
@@ -170,7 +170,27 @@ def test_embeddings_are_unit_rows_and_do_not_depend_on_the_batch(finished_world:
 def test_rows_without_a_counterpart_give_no_record(finished_world: Path) -> None:
     model = restore_model(load_checkpoint(finished_world / ".xmr" / "checkpoint" / CHECKPOINT_NAME))
     assert evaluate(model, Store({}), [], CPU) == []
-    assert mean_of_map([]) == 0
+    assert score_of([], "mAP") == 0
+
+
+@pytest.mark.parametrize(
+    ("by", "on", "expected"),
+    [
+        ("mAP", (), 20.0),
+        ("rsum", (), 65.0),
+        ("median_rank", (), -5.0),
+        ("R@10", ("text-image",), 20.0),
+        ("rsum", ("image-text",), 50.0),
+        ("mAP", ("image-speech",), 0.0),
+    ],
+)
+def test_the_score_of_a_model_is_what_is_asked_for(by: str, on: tuple[str, ...], expected: float) -> None:
+    directions = [("image", "text", 10.0, 3), ("text", "image", 30.0, 1), ("sound", "text", 10.0, 11)]
+    records = [
+        {"query": a, "gallery": b, "R@1": 0, "R@5": 5, "R@10": recall, "mAP": 20.0, "median_rank": rank}
+        for a, b, recall, rank in directions
+    ]
+    assert score_of(records, by, on) == expected
 
 
 def test_a_split_without_rows_names_those_there_are(finished_world: Path) -> None:

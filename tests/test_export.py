@@ -144,13 +144,13 @@ def test_soundnet_exports_with_its_time_axis(tmp_path: Path) -> None:
 
 def test_a_served_head_gives_unit_rows_and_probabilities(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    head = Head(HeadSettings(hidden=(6,), n_classes=4, relu_embedding=False), 5).eval()
+    head = Head(HeadSettings(hidden=(6,), n_classes=4, embedding="linear"), 5).eval()
     features = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     path = tmp_path / "head.onnx"
     names = [UNIT_EMBEDDING, CLASS_PROBABILITIES]
     to_onnx(ServedHead(head), features, path, input_name="features", output_names=names, dynamic_axes=[0])
     rows, probabilities = session_of(path).run(names, {"features": features[:1]})
-    embeddings, logits = head(torch.from_numpy(features[:1]))
+    embeddings, logits, *_ = head(torch.from_numpy(features[:1]))
     np.testing.assert_allclose(rows, embeddings.detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(probabilities, logits.softmax(dim=1).detach().numpy(), atol=1e-6)
     assert np.linalg.norm(rows) == pytest.approx(1, rel=1e-6)
@@ -170,13 +170,13 @@ def test_config_json_says_all_that_serving_needs(exported: Path, model: AlignedM
             "medium": "image",
             "file": "onnx/image.onnx",
             "input": {"name": "image", "shape": ["batch", 32, 32, 3], "dtype": "uint8"},
-            "preprocessing": {"size": 32, "resize": "squash"},
+            "preprocessing": {"size": 32, "resize": "squash", "margin": 0.0},
         },
         "sound": {
             "medium": "audio",
             "file": "onnx/sound.onnx",
             "input": {"name": "sound", "shape": ["batch", "time"], "dtype": "float32"},
-            "preprocessing": {"rate_hz": 22050, "window_s": 2.0, "hop_s": 2.0},
+            "preprocessing": {"rate_hz": 22050, "window_s": 2.0, "hop_s": 2.0, "fill": "repeat"},
         },
         "text": {
             "medium": "text",

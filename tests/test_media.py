@@ -132,6 +132,26 @@ def test_squash_takes_the_whole_picture_and_crop_its_centre_square(tmp_path: Pat
     assert (squashed[:, 3:5] > 200).all()
 
 
+@pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 96), (64, 64)])
+def test_a_margin_is_cut_off_every_side_of_the_centre_square(width: int, height: int, tmp_path: Path) -> None:
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    top, left = (height - 64) // 2 + 4, (width - 64) // 2 + 4  # 4 of 64: 1 / 16
+    picture[top : top + 56, left : left + 56] = 255
+    path = saved(Image.fromarray(picture), tmp_path / "a.png")
+    assert (pixels(path, image.Preprocessing(56, "crop", margin=0.0625)) == 255).all()
+    assert (pixels(path, image.Preprocessing(56, "crop", margin=0.05))[0] < 255).all()
+    assert (pixels(path, image.Preprocessing(56, "crop"))[0] < 128).all()
+
+
+def test_a_margin_is_what_a_centre_crop_leaves_out_after_resizing(tmp_path: Path) -> None:
+    smooth = noise_picture(12).resize((96, 80), Image.Resampling.BICUBIC)
+    path = saved(smooth, tmp_path / "a.png")
+    resized = smooth.resize((round(96 * 32 / 80), 32), Image.Resampling.BICUBIC)  # the shorter side to 32
+    expected = np.asarray(resized)[2:30, 5:33].astype(int)  # of which the centre 28
+    # resized once and not twice over, so that pixels fall a little beside those of the crop
+    assert np.abs(pixels(path, image.Preprocessing(28, "crop", margin=0.0625)).astype(int) - expected).mean() < 4
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "webp", "tif"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_picture_cut_short_is_refused(suffix: str, share: float, tmp_path: Path) -> None:
@@ -223,6 +243,16 @@ def test_a_short_clip_is_repeated_until_it_fills_the_window(n_samples: int, tmp_
     clip = np.random.default_rng(0).uniform(-0.5, 0.5, n_samples).astype(np.float32)
     [piece] = sound.load(write_sound(tmp_path / "a.wav", clip, subtype="FLOAT"), SECOND).pieces
     np.testing.assert_array_equal(piece.array, np.tile(clip, RATE_HZ)[:RATE_HZ])
+    assert (piece.start_s, piece.end_s) == (0, round(n_samples / RATE_HZ, 3))
+
+
+@pytest.mark.parametrize("n_samples", [1, 3000, 7999, 8000])
+def test_a_short_clip_is_followed_by_silence_where_asked_to(n_samples: int, tmp_path: Path) -> None:
+    clip = np.random.default_rng(0).uniform(-0.5, 0.5, n_samples).astype(np.float32)
+    preprocessing = sound.Preprocessing(RATE_HZ, 1.0, 1.0, fill="silence")
+    [piece] = sound.load(write_sound(tmp_path / "a.wav", clip, subtype="FLOAT"), preprocessing).pieces
+    np.testing.assert_array_equal(piece.array, np.append(clip, np.zeros(RATE_HZ - n_samples)))
+    assert piece.array.dtype == np.float32
     assert (piece.start_s, piece.end_s) == (0, round(n_samples / RATE_HZ, 3))
 
 
@@ -338,6 +368,32 @@ def test_unknown_words_are_left_out_and_known_ones_count_from_one() -> None:
 
 def test_only_the_first_known_words_are_kept() -> None:
     assert text.encode("x dog y barks dog dog barks barks", WORDS).tolist() == [1, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("marks", "max_words", "sentence", "expected"),
+    [
+        (("<unk>",), 4, "the dog never barks", [3, 1, 3, 2]),
+        (("<unk>",), 3, "the dog never barks", [3, 1, 3]),
+        (("<start>", "<end>"), 6, "the dog never barks", [3, 1, 2, 4]),
+        (("<start>", "<end>"), 3, "dog barks dog", [3, 1, 4]),
+        (("<start>", "<end>", "<unk>"), 6, "a dog barks", [3, 5, 1, 2, 4]),
+        (("<start>",), 6, "dog barks", [3, 1, 2]),
+        (("<end>",), 2, "dog barks", [1, 3]),
+        (("<start>", "<end>"), 2, "dog barks", []),  # no room for a word
+        (("<start>", "<end>", "<unk>"), 6, "a cat", []),
+        (("<start>", "<end>", "<unk>"), 6, "<start> <unk>", []),
+        (("<start>", "<end>", "<unk>"), 6, "...", []),
+        (("<unk>",), 3, "no known word before barks", []),
+    ],
+)
+def test_marks_are_ids_where_the_vocabulary_has_them(
+    marks: tuple[str, ...], max_words: int, sentence: str, expected: list[int]
+) -> None:
+    preprocessing = text.Preprocessing(max_words, ("dog", "barks", *marks))
+    ids = text.encode(sentence, preprocessing)
+    assert ids.tolist() == expected
+    assert ids.dtype == np.int64
 
 
 def test_a_line_is_an_item_with_its_number_and_empty_lines_are_none(tmp_path: Path) -> None:

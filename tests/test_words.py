@@ -1,14 +1,16 @@
-"""Word vectors: trained on captions, and loaded from files that gensim wrote."""
+"""Word vectors: trained on captions, loaded from files that gensim wrote, drawn at random; and the marks."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from gensim.models import KeyedVectors
 
 from xmr.engine.errors import XmrError
+from xmr.engine.media import text
 from xmr.train.settings import WordSettings
-from xmr.train.words import SCALE, make_words
+from xmr.train.words import LIMIT, SCALE, make_words
 
 CAPTIONS = ["A dog barks.", "the dog sleeps", "A red bell", "a bell, a siren!"] * 3
 FILE_WORDS = ("</s>", "the", "a", "dog", "New_York", "bell")  # the most frequent first, as word2vec writes them
@@ -21,8 +23,9 @@ def write_vectors(path: Path, words: tuple[str, ...] = FILE_WORDS, dim: int = 5)
     return vectors
 
 
-def test_the_seed_decides_the_vectors() -> None:
-    settings = WordSettings(dim=8, epochs=3)
+@pytest.mark.parametrize("vectors", ["word2vec", "random"])
+def test_the_seed_decides_the_vectors(vectors: Any) -> None:
+    settings = WordSettings(vectors=vectors, dim=8, epochs=3, marks=True)
     first, second, other = (make_words(settings, CAPTIONS, seed) for seed in (1, 1, 2))
     assert first.vocabulary == second.vocabulary == other.vocabulary
     np.testing.assert_array_equal(first.vectors, second.vectors)
@@ -46,13 +49,15 @@ def test_row_0_stands_for_no_word_and_the_others_have_the_scale_of_all_sources()
     ],
 )
 def test_rarer_words_than_min_count_are_left_out(min_count: int, known: set[str]) -> None:
-    words = make_words(WordSettings(dim=4, min_count=min_count, epochs=1), CAPTIONS, 0)
-    assert set(words.vocabulary) == known
+    for vectors in ("word2vec", "random"):
+        settings = WordSettings(vectors=vectors, dim=4, min_count=min_count, epochs=1)
+        assert set(make_words(settings, CAPTIONS, 0).vocabulary) == known
 
 
-def test_a_min_count_that_no_word_reaches_is_said() -> None:
+@pytest.mark.parametrize("vectors", ["word2vec", "random"])
+def test_a_min_count_that_no_word_reaches_is_said(vectors: Any) -> None:
     with pytest.raises(XmrError, match=r"words.min_count: no word of the captions occurs 50 times; lower it"):
-        make_words(WordSettings(min_count=50), CAPTIONS, 0)
+        make_words(WordSettings(vectors=vectors, min_count=50), CAPTIONS, 0)
 
 
 @pytest.mark.parametrize("captions", [[], ["", "..."]])
@@ -104,3 +109,53 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(XmrError, match=r"lost.bin: no word2vec file that gensim can read"):
         make_words(WordSettings(file=str(tmp_path / "lost.bin")), CAPTIONS, 0)
+
+
+def test_random_words_come_by_frequency_and_then_by_alphabet() -> None:
+    captions = ["d c", "d a", "d c a", "b"]
+    words = make_words(WordSettings(vectors="random", min_count=1), captions, 0)
+    assert words.vocabulary == ("d", "a", "c", "b")  # 3, 2, 2 times and once
+
+
+def test_random_vectors_fill_their_range_evenly_and_are_not_scaled() -> None:
+    captions = [" ".join(f"word{place}" for place in range(200))]
+    words = make_words(WordSettings(vectors="random", min_count=1, dim=50), captions, 0)
+    assert words.vectors.shape == (201, 50)
+    assert words.vectors.dtype == np.float32
+    assert not words.vectors[text.PAD].any()
+    drawn = words.vectors[1:]
+    assert LIMIT * 0.999 < drawn.max() <= LIMIT
+    assert -LIMIT * 0.999 > drawn.min() >= -LIMIT
+    np.testing.assert_allclose(drawn.std(), LIMIT / np.sqrt(3), rtol=0.02)  # of an even distribution
+
+
+def test_random_vectors_of_a_file_are_a_contradiction() -> None:
+    settings = WordSettings(vectors="random", file="some.bin")
+    with pytest.raises(
+        XmrError, match=r"words.file: some.bin given, but words.vectors is random; leave one of them out"
+    ):
+        make_words(settings, CAPTIONS, 0)
+
+
+@pytest.mark.parametrize("kind", [{"vectors": "random"}, {"epochs": 1}, {"file": "vectors.bin"}])
+def test_marks_are_words_in_front_of_all_others_and_leave_those_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_vectors(tmp_path / "vectors.bin")
+    plain, marked = (make_words(WordSettings(dim=8, marks=marks, **kind), CAPTIONS, 0) for marks in (False, True))
+    assert marked.vocabulary == ("<start>", "<end>", "<unk>", *plain.vocabulary)
+    np.testing.assert_array_equal(marked.vectors[4:], plain.vectors[1:])
+    assert not marked.vectors[text.PAD].any()
+    assert np.abs(marked.vectors[1:4]).max() <= LIMIT
+    assert len(np.unique(marked.vectors[1:4])) == marked.vectors[1:4].size
+
+
+def test_words_of_fewer_captions_have_a_higher_idf() -> None:
+    captions = ["a b", "a a rare", "a b once", "..."]
+    words = make_words(WordSettings(vectors="random", min_count=2, marks=True), captions, 0)
+    assert words.vocabulary == (*text.MARKS, "a", "b")
+    n_with = np.array([4, 4, 2, 3, 2])  # captions: every one begins and ends, two have words that are left out
+    assert words.idf is not None
+    assert words.idf[text.PAD] == 0
+    np.testing.assert_allclose(words.idf[1:], 1 + np.log(5 / (1 + n_with)), rtol=1e-6)

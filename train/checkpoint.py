@@ -6,6 +6,7 @@ One file, because one rename is atomic: a reader meets the old checkpoint or the
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from xmr.train.model import AlignedModel
 from xmr.train.settings import RANDOM, TrainConfig
 from xmr.train.words import NO_WORDS, Words
 
-FORMAT = 1
-OPTIMIZER = "optimizer."  # in front of the names of optimiser tensors
-VECTORS = "encoders.text.trained.vectors.weight"
+FORMAT = 2
+OPTIMIZER, OBJECTIVE, AVERAGE = "optimizer.", "objective.", "average."  # in front of the names of other tensors
+VECTORS = ("encoders.text.", "vectors.weight")  # how the name of the word vectors begins and ends
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,14 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path, model: AlignedModel, optimizer: torch.optim.Optimizer | None, config: TrainConfig, state: dict[str, Any]
+    path: Path,
+    model: AlignedModel,
+    config: TrainConfig,
+    state: dict[str, Any],
+    training: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint whole; the optimiser is left out of one that is only evaluated and exported."""
-    tensors = dict(model.state_dict()) | (_optimizer_tensors(model, optimizer) if optimizer else {})
+    """Write a checkpoint whole; `training` is what only going on needs, its names with a prefix of this module."""
+    tensors = dict(model.state_dict()) | dict(training or {})
     vocabulary = model.encoder("text").preprocessing.vocabulary if "text" in model.modalities else ()
     state = state | {
         "format": FORMAT,
@@ -90,38 +95,55 @@ def best_of(folder: Path) -> Path:
     return best if best.is_file() else folder / CHECKPOINT_NAME
 
 
-def restore_model(checkpoint: Checkpoint) -> AlignedModel:
-    """The model of a checkpoint, weights and all: no weights file is needed any more."""
+def restore_model(checkpoint: Checkpoint, *, is_averaged: bool = True) -> AlignedModel:
+    """The model of a checkpoint, weights and all: no weights file is needed any more.
+
+    Where weights were averaged over steps, it has the averages, or the weights to go on training with.
+    """
     config = _without_weight_files(checkpoint.config)
     words = NO_WORDS
-    if VECTORS in checkpoint.tensors:
-        words = Words(tuple(checkpoint.state["vocabulary"]), checkpoint.tensors[VECTORS].numpy())
+    for name, tensor in checkpoint.tensors.items():
+        if name.startswith(VECTORS[0]) and name.endswith(VECTORS[1]):
+            words = Words(tuple(checkpoint.state["vocabulary"]), tensor.numpy())
     model = AlignedModel(config, words)
-    weights = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(OPTIMIZER)}
+    averages = named(checkpoint.tensors, AVERAGE) if is_averaged else {}
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(model_tensors(checkpoint) | averages)
     except RuntimeError:
         raise XmrError("the checkpoint's layers are not those of this version; train again") from None
     return model
 
 
-def restore_optimizer(checkpoint: Checkpoint, model: AlignedModel, optimizer: torch.optim.Optimizer) -> None:
-    """Put the optimiser where the checkpoint left it; of a parameter that no loss has reached there is no state."""
-    for name, parameter in model.learning_parameters():
-        if f"{OPTIMIZER}step.{name}" not in checkpoint.tensors:
-            continue
-        entries = {key: checkpoint.tensors[f"{OPTIMIZER}{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device) for key, value in entries.items()
-        }
+def model_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The weights of its model alone."""
+    training = (OPTIMIZER, OBJECTIVE, AVERAGE)
+    return {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(training)}
 
 
-def _optimizer_tensors(model: AlignedModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under one prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the optimiser knows of each parameter, as optimizer.<what>.<parameter>."""
     return {
         f"{OPTIMIZER}{key}.{name}": value
-        for name, parameter in model.learning_parameters()
+        for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
     }
+
+
+def restore_optimizer(
+    tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
+) -> None:
+    """Put the optimiser where the checkpoint left it; of a parameter that no loss has reached there is no state."""
+    for key_and_name, value in named(tensors, OPTIMIZER).items():
+        key, _, name = key_and_name.partition(".")
+        if name in parameters:
+            parameter = parameters[name]
+            optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
 
 
 def _without_weight_files(config: TrainConfig) -> TrainConfig:

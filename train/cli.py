@@ -18,9 +18,12 @@ CheckpointOption = Annotated[
     Path | None, typer.Option("--checkpoint", help="Checkpoint folder; default .xmr/checkpoint.")
 ]
 DataOption = Annotated[
-    list[str] | None, typer.Option("--data", help="pairs.jsonl or a folder that holds one; may be repeated.")
+    list[str] | None, typer.Option("--data", help="Pairs: a file, a folder, or NAME:PATH; repeatable.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, as size=small; repeatable.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the sample world.")]
 
 
@@ -28,6 +31,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Where to start; made if it is not there.")] = Path(),
     sample: Annotated[bool, typer.Option("--sample", help="Also draw a small world to train on.")] = False,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Recipe whose settings are written.")] = None,
+    assignments: SetOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Start a workspace: an xmr.toml with every setting explained; --sample adds a small world to learn.
@@ -39,7 +43,7 @@ def init(
     settings = folder / workspace.CONFIG_NAME
     if settings.exists():
         raise XmrError(f"{settings}: exists already; edit it, or start in another folder")
-    content = explained_config(recipe or "quick")
+    content = explained_config(recipe or "quick", assignments or [])
     folder.mkdir(parents=True, exist_ok=True)
     if sample:
         from xmr.train.sample import write_sample
@@ -58,18 +62,21 @@ def init(
 def train(
     recipe: Annotated[str | None, typer.Option("--recipe", help="Recipe, in place of the one in xmr.toml.")] = None,
     data: DataOption = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, as loss.margin=0.1; repeatable.")
-    ] = None,
+    assignments: SetOption = None,
     checkpoint: CheckpointOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the checkpoint stands.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is there.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    list_recipes: Annotated[bool, typer.Option("--list", help="Show the recipes, or the one of --recipe.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Learn a model from pairs; a checkpoint every epoch, Ctrl-C leaves one to go on from.
 
     Example: xmr train --set epochs=5
     """
+    if list_recipes:
+        _print_recipes(recipe, as_json)
+        return
     from xmr.engine.runtime import check_device
 
     check_device(device)
@@ -85,6 +92,9 @@ def train(
     config = config or _elsewhere(load_checkpoint(folder / CHECKPOINT_NAME).config, data)
     cache = workspace.default_folder("cache")
     results = fit(config, folder, cache, resume=resume, overwrite=overwrite, device=device)
+    if as_json:
+        terminal.print_json(results)
+        return
     _print_retrieval(results)
     print(f"checkpoint in {terminal.shown_path(folder)}; next: xmr export")
 
@@ -153,24 +163,130 @@ def export(
     print(f"model in {terminal.shown_path(folder)}; next: xmr index PATH")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"init": init, "train": train, "eval": evaluate, "export": export}
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="A data set, as cub; without one: all that are known.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Download it into this folder.")] = None,
+    keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Keep archives that are unpacked.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell where published data comes from and what may be done with it; --to downloads it.
+
+    Example: xmr fetch flickr8k --to data/flickr8k
+    """
+    from xmr.train.fetch import DATASETS_TO_FETCH, describe, find
+    from xmr.train.fetch import fetch as get
+
+    if name is None and to is not None:
+        raise UsageError(f"--to {to}: no data set is named; as `xmr fetch cub --to {to}`")
+    if name is None or to is None:
+        facts = [describe(find(name))] if name else [describe(each) for each in DATASETS_TO_FETCH.values()]
+        _print_datasets(facts, as_json)
+        return
+    dataset = find(name)
+    fetched = get(dataset, to, keep_archives=keep_archives)
+    if as_json:
+        terminal.print_json([asdict(file) for file in fetched])
+        return
+    rows = [(file.name, file.sha256, file.compared or "none published") for file in fetched]
+    terminal.print_table(("file", "sha256", "compared"), rows)
+    facts_there = describe(dataset, to)
+    print(f"{facts_there['files']}; next: {facts_there['train']}")
+
+
+def speak(
+    source: Annotated[str, typer.Argument(metavar="DATA", help="Images with captions, as for --data.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write; made if it is not there.")],
+    captions: Annotated[int, typer.Option("--captions", min=1, help="Captions to say of an image.")] = 1,
+    splits: Annotated[str | None, typer.Option("--splits", help="As train,val; default: all.")] = None,
+    voices: Annotated[str | None, typer.Option("--voices", help="As slt,awb; default: some of the program's.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Images of a split, at most.")] = None,
+    program: Annotated[str, typer.Option("--program", help="auto, flite or espeak-ng.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Programs at a time; 0: as many as CPUs.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make spoken captions from written ones: a program reads them aloud, clips and pairs.jsonl are written.
+
+    Example: xmr speak pairs.jsonl --to spoken
+    """
+    from xmr.train.speak import speak as say
+
+    wanted, named = ([part.strip() for part in given.split(",")] if given else None for given in (splits, voices))
+    with terminal.progress_bar("speaking") as progress:
+        made = say(
+            source,
+            to,
+            captions_per_image=captions,
+            splits=wanted,
+            voices=named,
+            limit=limit,
+            program=program,
+            workers=workers,
+            progress=progress,
+        )
+    for sentence in made.failures:
+        terminal.note(f"skipped: {sentence}")
+    if as_json:
+        terminal.print_json([asdict(made)])
+        return
+    print(
+        f"{made.n_spoken} clips made by {made.program}, {made.n_kept} kept, {len(made.failures)} captions skipped; "
+        f"{made.n_rows} rows in {terminal.shown_path(to / 'pairs.jsonl')}; next: xmr train --data {to}"
+    )
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
+    "fetch": fetch,
+    "speak": speak,
+    "train": train,
+    "eval": evaluate,
+    "export": export,
+}
+
+
+def _print_datasets(facts: list[dict[str, Any]], as_json: bool) -> None:
+    """All that are known, one a line; of one alone everything."""
+    if as_json:
+        terminal.print_json(facts)
+    elif len(facts) == 1:
+        terminal.print_table(("", ""), list(facts[0].items()))
+    else:
+        columns = ("name", "download GB", "what", "licence")
+        terminal.print_table(columns, [[each[column] for column in columns] for each in facts])
 
 
 def _read_settings(recipe: str | None, data: list[str], assignments: list[str]) -> "TrainConfig":
     """The workspace's settings and what the command line adds; read without torch, so that a slip shows at once."""
-    from xmr.train.config import load_config
+    from xmr.train.config import anchored_source, load_config
 
     settings = workspace.config_path()
     if not settings.is_file() and not (recipe and data):
         raise XmrError(f"{Path.cwd()}: no xmr.toml here; start with `xmr init`, or give --recipe and --data")
-    sources = json.dumps([str(Path(source).absolute()) for source in data])  # as a TOML list
+    sources = json.dumps([anchored_source(source, Path.cwd()) for source in data])  # as a TOML list
     named = [f"data={sources}"] if data else []
     return load_config(settings, recipe=recipe, assignments=[*named, *assignments])
 
 
 def _elsewhere(config: "TrainConfig", data: list[str] | None) -> "TrainConfig":
     """The settings of a checkpoint whose data has moved."""
-    return replace(config, data=tuple(str(Path(source).absolute()) for source in data)) if data else config
+    from xmr.train.config import anchored_source
+
+    return replace(config, data=tuple(anchored_source(source, Path.cwd()) for source in data)) if data else config
+
+
+def _print_recipes(recipe: str | None, as_json: bool) -> None:
+    from xmr.train.config import recipe_facts, recipe_names
+
+    facts = [recipe_facts(name) for name in ([recipe] if recipe else recipe_names())]
+    if as_json:
+        terminal.print_json([asdict(of) for of in facts])
+        return
+    columns = ("recipe", "modalities", "losses", "variants", "sizes", "paper")
+    rows = [
+        (of.name, *(", ".join(part) for part in (of.modalities, of.losses, of.variants, of.sizes)), of.about)
+        for of in facts
+    ]
+    terminal.print_table(columns, rows)
 
 
 def _need_torch() -> None:

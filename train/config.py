@@ -4,16 +4,18 @@ import json
 import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
-from xmr.train.settings import ENCODER_SETTINGS, PRETRAINED, RANDOM, TrainConfig
+from xmr.train.datasets import split_source
+from xmr.train.settings import ENCODER_SETTINGS, LOSS_SETTINGS, PRETRAINED, RANDOM, STAGE_KEYS, TrainConfig
 
 RECIPES = Path(__file__).parent / "recipes"
+CHOICES = {"variant": "variants", "size": "sizes"}  # setting -> the recipe's table of what it may be
 Settings = TypeVar("Settings")
 
 
@@ -25,16 +27,17 @@ def recipe_names() -> list[str]:
 def load_config(path: Path | None, *, recipe: str | None = None, assignments: Sequence[str] = ()) -> TrainConfig:
     """Recipe, then the settings file, then `key=value` assignments; an unknown key or wrong type raises XmrError."""
     table = _anchored(_read_toml(path), path.parent) if path is not None and path.is_file() else {}
+    assigned: dict[str, Any] = {}
+    for assignment in assignments:
+        assigned = _merged(assigned, _parse_assignment(assignment))
     own = table.get("recipe", TrainConfig.recipe)
     name = recipe or own
-    if name != own:  # the file's other settings were made for its own recipe
+    if assigned.get("recipe", name) != name:  # the settings of the other recipe would be missing
+        raise XmrError(f"--set recipe={assigned['recipe']}: a recipe is chosen by --recipe")
+    is_other = name != own or any(key in table and assigned.get(key, table[key]) != table[key] for key in CHOICES)
+    if is_other:  # the file's other settings were made for its own recipe, size and variant
         table = {"data": table["data"]} if "data" in table else {}
-    merged = _merged(_read_recipe(name), table) | {"recipe": name}
-    for assignment in assignments:
-        merged = _merged(merged, _parse_assignment(assignment))
-    if merged["recipe"] != name:  # the settings of the other recipe would be missing
-        raise XmrError(f"--set recipe={merged['recipe']}: a recipe is chosen by --recipe")
-    return parse_config(merged)
+    return parse_config(_merged(_merged(_chosen(name, _merged(table, assigned)), table), assigned) | {"recipe": name})
 
 
 def parse_config(table: Mapping[str, Any]) -> TrainConfig:
@@ -43,11 +46,22 @@ def parse_config(table: Mapping[str, Any]) -> TrainConfig:
     encoders = {
         modality: _parse_encoder(modality, settings) for modality, settings in _table(table, "encoders").items()
     }
-    table.pop("encoders", None)
-    config = _parse(TrainConfig, table, "")
-    if len(encoders) < 2:
-        raise XmrError(f"recipe {config.recipe}: {len(encoders)} encoders found, at least two modalities are needed")
-    return replace(config, encoders=encoders)
+    losses = {name: _parse_loss(name, settings) for name, settings in _table(table, "losses").items()}
+    stages = _parse_stages(table)
+    plain = {key: value for key, value in table.items() if key not in ("encoders", "losses", "stages")}
+    config = replace(_parse(TrainConfig, plain, ""), encoders=encoders, losses=losses, stages=stages)
+    config = _of_modalities(config)
+    _check_names(config)
+    stage_configs(config)
+    return config
+
+
+def stage_configs(config: TrainConfig) -> list[TrainConfig]:
+    """The settings of each stage of the training, one after the other."""
+    if not config.stages:
+        return [config]
+    below = _without_tuples(asdict(replace(config, stages=())))
+    return [parse_config(_merged(below, stage)) for stage in config.stages]
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -57,24 +71,75 @@ def dump_config(config: TrainConfig) -> str:
     return tomli_w.dumps(_without_tuples(asdict(config)))
 
 
-def explained_config(recipe: str) -> str:
+def explained_config(recipe: str, assignments: Sequence[str] = ()) -> str:
     """An xmr.toml for a recipe in which every setting stands with its value and its meaning."""
-    config = load_config(None, recipe=recipe)
+    config = load_config(None, recipe=recipe, assignments=assignments)
     lines = ["# Settings of xmr train. A line that is taken out falls back to the recipe.", ""]
-    lines += _explain(config, skip={"encoders", "head", "loss", "words"})
-    for section in ("head", "loss", "words"):
+    lines += _explain(config, skip={"encoders", "head", "losses", "words", "stages"})
+    for section in ("head", "words"):
         lines += ["", f"[{section}]", *_explain(getattr(config, section))]
-    for modality, settings in config.encoders.items():
-        lines += ["", f"[encoders.{modality}]", *_explain(settings)]
+    for section, parts in (("losses", config.losses), ("encoders", config.encoders)):
+        for name, settings in parts.items():
+            lines += ["", f"[{section}.{name}]", *_explain(settings)]
+    meanings = {item.name: item.metadata["meaning"] for item in fields(config) if item.metadata}
+    for stage in config.stages:
+        lines += ["", "[[stages]]", *(_line(key, value, meanings.get(key, "")) for key, value in stage.items())]
     return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class RecipeFacts:
+    """What one wants to know of a recipe before choosing it."""
+
+    name: str
+    about: str
+    modalities: tuple[str, ...]
+    losses: tuple[str, ...]
+    variants: tuple[str, ...]
+    sizes: tuple[str, ...]
+
+
+def recipe_facts(name: str) -> RecipeFacts:
+    """Of one recipe; XmrError if there is none of the name."""
+    table, config = _read_recipe(name), load_config(None, recipe=name)
+    used = {loss: None for stage in stage_configs(config) for loss, settings in stage.losses.items() if settings.weight}
+    variants, sizes = (tuple(_table(table, key)) for key in CHOICES.values())
+    return RecipeFacts(name, config.about, tuple(config.encoders), tuple(used), variants, ("full", *sizes))
 
 
 def _explain(settings: Any, skip: frozenset[str] | set[str] = frozenset()) -> Iterator[str]:
     for item in fields(settings):
         if item.name not in skip:
-            # what these settings hold is written alike in JSON and in TOML
-            value = json.dumps(_without_tuples(getattr(settings, item.name)))
-            yield f"{item.name} = {value}".ljust(40) + f" # {item.metadata['meaning']}"
+            yield _line(item.name, getattr(settings, item.name), item.metadata["meaning"])
+
+
+def _line(key: str, value: object, meaning: str) -> str:
+    return f"{key} = {_toml(value)}".ljust(40) + f" # {meaning}"
+
+
+def _toml(value: object) -> str:
+    """A value on one line of TOML; what these settings hold is written alike in JSON but for tables."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(part)}" for key, part in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
+
+
+def _chosen(name: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe in the variant and the size that are wished for, else in its own."""
+    recipe = _read_recipe(name)
+    offers = {key: _table(recipe, plural) for key, plural in CHOICES.items()}
+    chosen = {key: value for key, value in recipe.items() if key not in CHOICES.values()}
+    for key, offered in offers.items():
+        wish = wishes.get(key, recipe.get(key, getattr(TrainConfig, key)))
+        if wish in offered:
+            chosen = _merged(chosen, offered[wish])
+        elif wish != getattr(TrainConfig, key):
+            known = ", ".join([getattr(TrainConfig, key), *offered]).strip(", ")
+            raise XmrError(f"setting {key}: {wish!r} found, recipe {name} offers {known or 'none'}")
+        chosen[key] = wish
+    return chosen
 
 
 def _read_recipe(name: object) -> dict[str, Any]:
@@ -103,7 +168,9 @@ def _anchored(table: dict[str, Any], base: Path) -> dict[str, Any]:
             settings[key] = str(base / settings[key])
 
     if isinstance(table.get("data"), list):
-        table["data"] = [str(base / name) if isinstance(name, str) else name for name in table["data"]]
+        table["data"] = [
+            anchored_source(source, base) if isinstance(source, str) else source for source in table["data"]
+        ]
     anchor(table.get("words"), "file")
     encoders = table.get("encoders")
     for settings in encoders.values() if isinstance(encoders, dict) else ():
@@ -111,11 +178,17 @@ def _anchored(table: dict[str, Any], base: Path) -> dict[str, Any]:
     return table
 
 
+def anchored_source(source: str, base: Path) -> str:
+    """A source of data as seen from a folder; in front of its path a dataset's name may stand: cub:/data/CUB."""
+    name, path = split_source(source)
+    return f"{name}:{base / path}" if name else str(base / path)
+
+
 def _parse_assignment(assignment: str) -> dict[str, Any]:
     """`loss.margin=0.1` as nested tables; a value that is no TOML is a string."""
     key, equals, raw = assignment.partition("=")
     if not equals or not key.strip():
-        raise XmrError(f"--set {assignment}: key=value expected, as in --set loss.margin=0.1")
+        raise XmrError(f"--set {assignment}: key=value expected, as in --set epochs=5")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
@@ -132,7 +205,19 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         old = merged.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
             value = _merged_encoders(old, value) if key == "encoders" else _merged(old, value)
+        elif isinstance(value, Mapping) and isinstance(old, list) and key == "stages":
+            value = _merged_stages(old, value)
         merged[key] = value
+    return merged
+
+
+def _merged_stages(below: Sequence[Any], above: Mapping[str, Any]) -> list[Any]:
+    """`stages.1.epochs` is of the first stage."""
+    merged = list(below)
+    for number, settings in above.items():
+        if not number.isdecimal() or not 1 <= int(number) <= len(merged):
+            raise XmrError(f"setting stages.{number}: unknown; the recipe has stages 1 to {len(merged)}")
+        merged[int(number) - 1] = _merged(merged[int(number) - 1], settings)
     return merged
 
 
@@ -160,14 +245,62 @@ def _parse_encoder(modality: str, settings: object) -> Any:
     return _parse(known, settings, f"{where}.")
 
 
+def _parse_loss(name: str, settings: object) -> Any:
+    if name not in LOSS_SETTINGS:
+        near = get_close_matches(name, LOSS_SETTINGS, n=1)
+        advice = f"did you mean {near[0]}? " if near else ""
+        raise XmrError(f"losses.{name}: unknown; {advice}losses are {', '.join(LOSS_SETTINGS)}")
+    if not isinstance(settings, Mapping):
+        raise XmrError(f"setting losses.{name}: {settings!r} found, a table expected, as in losses.{name}.weight=1")
+    return _parse(LOSS_SETTINGS[name], settings, f"losses.{name}.")
+
+
+def _parse_stages(table: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    stages = table.get("stages", ())
+    if not isinstance(stages, list | tuple) or not all(isinstance(stage, Mapping) for stage in stages):
+        raise XmrError(f"setting stages: {stages!r} found, a list of tables expected")
+    for number, stage in enumerate(stages, start=1):
+        if unknown := sorted(stage.keys() - set(STAGE_KEYS)):
+            raise XmrError(f"setting stages.{number}.{unknown[0]} is unknown; a stage has {', '.join(STAGE_KEYS)}")
+    return tuple(dict(stage) for stage in stages)
+
+
+def _of_modalities(config: TrainConfig) -> TrainConfig:
+    """The settings with the encoders of the modalities asked for, two at least."""
+    if unknown := [modality for modality in config.modalities if modality not in config.encoders]:
+        raise XmrError(f"setting modalities: {unknown[0]!r} found, encoders are of {', '.join(config.encoders)}")
+    kept = config.modalities or tuple(config.encoders)
+    encoders = {modality: settings for modality, settings in config.encoders.items() if modality in kept}
+    if len(encoders) < 2:
+        raise XmrError(f"recipe {config.recipe}: {len(encoders)} encoders found, at least two modalities are needed")
+    return replace(config, encoders=encoders)
+
+
+def _check_names(config: TrainConfig) -> None:
+    """Kinds of batches and modalities that are named somewhere must have encoders."""
+    kinds = {"batches": config.batches, "select_on": config.select_on}
+    kinds |= {f"losses.{name}.batches": settings.batches for name, settings in config.losses.items()}
+    for where, names in kinds.items():
+        for name in names:
+            parts = name.split("-")
+            if len(set(parts)) < 2 or not set(parts) <= set(MODALITIES):
+                raise XmrError(f"setting {where}: {name!r} found, modalities expected, as image-text")
+    for where, names in (("finetune", (*config.finetune,)), ("head.unnormalized", config.head.unnormalized)):
+        for modality in names:
+            if modality not in MODALITIES:
+                raise XmrError(f"setting {where}: {modality!r} is no modality; there are {', '.join(MODALITIES)}")
+    if not config.stages and not any(settings.weight for settings in config.losses.values()):
+        raise XmrError(f"recipe {config.recipe}: no loss has a weight; losses are {', '.join(LOSS_SETTINGS)}")
+
+
 def _parse(cls: type[Settings], table: Mapping[str, Any], where: str) -> Settings:
     hints = get_type_hints(cls)
     known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
     for key in table:
         if key not in known:
             near = get_close_matches(key, known, n=1)
-            advice = f"did you mean {where}{near[0]}?" if near else f"known are {', '.join(known)}"
-            raise XmrError(f"setting {where}{key} is unknown; {advice}")
+            advice = f"did you mean {where}{near[0]}? " if near else ""
+            raise XmrError(f"setting {where}{key} is unknown; {advice}known are {', '.join(known)}")
     values = {key: _value(hints[key], known[key], value, f"{where}{key}") for key, value in table.items()}
     return cls(**values)
 
@@ -181,6 +314,8 @@ def _value(hint: Any, item: "Field[Any]", value: Any, where: str) -> Any:
     if not _fits(hint, value):
         default = item.default if item.default is not MISSING else None
         raise XmrError(f"setting {where}: {value!r} found, {_type_name(hint)} expected, as in {default!r}")
+    if get_origin(hint) is dict:
+        return dict(value)
     for number in value if get_origin(hint) is tuple else (value,):
         _check_limits(item, number, where)
     if get_origin(hint) is tuple:
@@ -200,6 +335,9 @@ def _fits(hint: Any, value: Any) -> bool:
     origin = get_origin(hint)
     if origin is Literal:
         return value in get_args(hint)
+    if origin is dict:
+        of = get_args(hint)[1]
+        return isinstance(value, Mapping) and all(_fits(of, part) for part in value.values())
     if origin is tuple:
         return isinstance(value, list | tuple) and all(_fits(get_args(hint)[0], part) for part in value)
     if origin in (Union, types.UnionType):
@@ -216,6 +354,8 @@ def _type_name(hint: Any) -> str:
         return " or ".join(map(repr, get_args(hint)))
     if get_origin(hint) is tuple:
         return f"a list of {get_args(hint)[0].__name__}"
+    if get_origin(hint) is dict:
+        return "a table"
     return str(getattr(hint, "__name__", hint))
 
 

@@ -15,10 +15,13 @@ from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.engine.metrics import average_precision, median_rank, of_hits, ranks, recall_at_k
 from xmr.engine.search import Gallery, top_k
+from xmr.train.batches import Progress, Store, load_store
 from xmr.train.checkpoint import Checkpoint, restore_model
+from xmr.train.config import stage_configs
 from xmr.train.datasets import LABEL, Row, read_rows, select
+from xmr.train.losses import Similarity, similarities
 from xmr.train.model import AlignedModel
-from xmr.train.pairs import Progress, Store, load_store
+from xmr.train.objective import has_order_similarity
 
 BATCH_SIZE = 256
 RANDOM_DRAWS = 5
@@ -60,7 +63,7 @@ def evaluate_checkpoint(
 ) -> list[dict[str, Any]]:
     """`evaluate` a checkpoint on the rows of a split; XmrError where the sources have none."""
     model = restore_model(checkpoint).to(device)
-    rows = read_rows(sources)
+    rows = read_rows(sources, cache=cache, note=note)
     selected = select(rows, split, model.modalities)
     if not selected:
         splits = ", ".join(sorted({row.split for row in rows}))
@@ -68,10 +71,13 @@ def evaluate_checkpoint(
     store, readable, errors = load_store(model, selected, cache, device, progress)
     for sentence in errors:
         note(f"skipped: {sentence}")
-    return evaluate(model, store, readable, device)
+    is_order = has_order_similarity(stage_configs(checkpoint.config))
+    return evaluate(model, store, readable, device, similarity="order" if is_order else "dot")
 
 
-def evaluate(model: AlignedModel, store: Store, rows: Sequence[Row], device: torch.device) -> list[dict[str, Any]]:
+def evaluate(
+    model: AlignedModel, store: Store, rows: Sequence[Row], device: torch.device, *, similarity: Similarity = "dot"
+) -> list[dict[str, Any]]:
     """One record per direction: query, gallery, their sizes, the metrics, and those of a random ranking."""
     embeddings: dict[tuple[str, Any], NDArray[np.float32]] = {}
     records = []
@@ -88,7 +94,10 @@ def evaluate(model: AlignedModel, store: Store, rows: Sequence[Row], device: tor
             queries = np.stack([embeddings[query, content] for content in answered.contents])
             rows_of_gallery = np.stack([embeddings[gallery, content] for content in ranked.contents])
             sizes = {"n_queries": len(answered.keys), "n_gallery": len(ranked.keys)}
-            metrics = _search_metrics(queries, rows_of_gallery, answered.keys, ranked.keys)
+            if similarity == "order":
+                metrics = _order_metrics(queries, rows_of_gallery, answered.keys, ranked.keys, is_flipped=query == b)
+            else:
+                metrics = _search_metrics(queries, rows_of_gallery, answered.keys, ranked.keys)
             random = dict(_random_metrics(tuple(answered.keys), tuple(ranked.keys)))
             records.append({"query": query, "gallery": gallery, **sizes, **metrics, "random": random})
     return records
@@ -123,7 +132,8 @@ def embed_contents(
     with torch.inference_mode():
         for start in range(0, len(contents), BATCH_SIZE):
             batch = store.inputs(modality, contents[start : start + BATCH_SIZE]).to(device)
-            rows.append(model.embed_features(modality, batch)[0].float().cpu().numpy())
+            features = model.features(modality, batch)
+            rows.append(model.embed_features(modality, features).embeddings.float().cpu().numpy())
     return np.concatenate(rows)
 
 
@@ -131,9 +141,22 @@ def _is_label(key: str) -> bool:
     return key.startswith(LABEL)
 
 
-def mean_of_map(records: Sequence[dict[str, Any]]) -> float:
-    """One number for a model: mAP, mean over the directions."""
-    return float(np.mean([record["mAP"] for record in records])) if records else 0.0
+def score_of(records: Sequence[dict[str, Any]], by: str, on: Sequence[str] = ()) -> float:
+    """One number for a model, more is better: the mean of a metric over the directions, of some pairs or of all.
+
+    rsum is the sum of R@1, R@5 and R@10 over them; of the median rank, the negative.
+    """
+    chosen = [
+        record
+        for record in records
+        if not on or {frozenset(pair.split("-")) for pair in on} & {frozenset((record["query"], record["gallery"]))}
+    ]
+    if not chosen:
+        return 0.0
+    if by == "rsum":
+        return sum(float(record[f"R@{k}"]) for record in chosen for k in (1, 5, 10))
+    sign = -1 if by == "median_rank" else 1
+    return sign * float(np.mean([record[by] for record in chosen]))
 
 
 @lru_cache(maxsize=16)  # the same in every epoch
@@ -163,6 +186,25 @@ def _search_metrics(
             found[batch], precision[batch] = of_hits(*hits, ids[batch], gallery_ids)
     assert found.all(), "the whole ranking settles every query"
     return _metrics(found, precision)
+
+
+def _order_metrics(
+    queries: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    query_ids: Sequence[str],
+    gallery_ids: Sequence[str],
+    *,
+    is_flipped: bool,
+) -> dict[str, float]:
+    """The metrics of order embeddings, whose similarity is no inner product; flipped: the queries are the second."""
+    found, precision = [], []
+    for batch in np.array_split(np.arange(len(queries)), -(-len(queries) * len(rows) // CELLS)):
+        asked, ranked = torch.from_numpy(queries[batch]), torch.from_numpy(rows)
+        scores = similarities(ranked, asked, "order").T if is_flipped else similarities(asked, ranked, "order")
+        ids = [query_ids[query] for query in batch], gallery_ids
+        found.append(ranks(scores.numpy(), *ids))
+        precision.append(average_precision(scores.numpy(), *ids))
+    return _metrics(np.concatenate(found), np.concatenate(precision))
 
 
 def _metrics(found: NDArray[np.int64], precision: NDArray[np.float64]) -> dict[str, float]:

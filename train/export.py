@@ -95,7 +95,7 @@ class ServedHead(nn.Module):
         self.head = head
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        embeddings, logits = self.head(features)
+        embeddings, logits, *_ = self.head(features)
         return (embeddings,) if logits is None else (embeddings, logits.softmax(dim=1))
 
 

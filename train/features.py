@@ -1,14 +1,15 @@
-"""What the frozen part of an encoder makes of each file, run once and kept on disk.
+"""What the frozen trunk of an encoder makes of each file, run once and kept on disk.
 
 The cache of one encoder is a folder of parts, each written whole: an interrupted run goes on where it stopped, and
-new files add a part. A file that changed, or another frozen part, is run again.
+new files add a part. A file that changed, or another trunk, is run again. Of a trunk that learns, the decoded files are
+kept instead.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice
@@ -19,9 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from xmr.engine.media.decode import Task, decode_ahead
 from xmr.engine.runtime import Network
+from xmr.train.augment import view
 from xmr.train.encoders import Encoder
 from xmr.train.onnx_network import to_onnx
 
@@ -34,17 +37,23 @@ FileKey = tuple[str, int, int]  # path, size in bytes, mtime in ns
 class Features:
     """The cached features of one modality's files."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_views: int = 1, *, has_views: bool = False) -> None:
+        self.n_views = n_views  # versions of a file to train on
+        self._has_views = has_views  # whether the rows hold them all, one after the other
         self._parts: list[NDArray[Any]] = []
         self._place: dict[str, tuple[int, int]] = {}  # path -> part, row
 
     def __contains__(self, path: Path) -> bool:
         return str(path) in self._place
 
-    def take(self, paths: Iterable[Path]) -> NDArray[Any]:
-        """(n, ...) features of these files."""
-        places = (self._place[str(path)] for path in paths)
-        return np.stack([self._parts[part][row] for part, row in places])
+    def take(self, paths: Sequence[Path], views: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """(n, ...) features of these files, as they are served or of one view each."""
+        places = [self._place[str(path)] for path in paths]
+        rows = [self._parts[part][row] for part, row in places]
+        if self._has_views:
+            rows = [row[view] for row, view in zip(rows, views if views is not None else [0] * len(rows), strict=True)]
+        stacked = np.stack(rows)
+        return stacked.astype(np.float32) if stacked.dtype == np.float16 else stacked
 
     def add_part(self, row_of_path: Mapping[str, int], rows: NDArray[Any]) -> None:
         self._place.update({path: (len(self._parts), row) for path, row in row_of_path.items()})
@@ -58,15 +67,20 @@ def cached_features(
     cache: Path,
     device: torch.device,
     progress: Callable[[int, int], None],
+    *,
+    n_views: int = 1,
 ) -> tuple[Features, list[str]]:
     """The features of these files, from the cache or computed now, and a sentence for each file that is unreadable.
 
-    Of a sound longer than the window the first window is taken.
+    Of a sound longer than the window the first window is taken. Several views are features of the same picture seen
+    otherwise (xmr.train.augment); where the trunk learns they are made when they are needed.
     """
-    folder = cache / f"{modality}-{_digest(encoder)}"
+    trunk = encoder.trunk if encoder.is_frozen else nn.Identity()
+    has_views = n_views > 1 and encoder.is_frozen
+    folder = cache / f"{modality}-{_digest(encoder, trunk, n_views if has_views else 1)}"
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {_file_key(path) for path in paths}
-    features = Features()
+    features = Features(n_views, has_views=has_views)
     for keys, rows in _read_parts(folder):
         features.add_part({key[0]: row for row, key in enumerate(keys) if key in wanted}, rows)
         wanted -= set(keys)
@@ -76,15 +90,24 @@ def cached_features(
     part_rows: list[NDArray[Any]] = []
     for keys, arrays in _batches(_decoded(encoder, modality, sorted(wanted), errors, progress)):
         part_keys += keys
-        batch = np.stack(arrays)
-        run = run or _frozen_part(encoder, batch, device)
-        part_rows.append(run(batch))
+        run = run or _trunk_of(trunk, np.stack(arrays), device)
+        batches = [run(np.stack(seen)) for seen in _views(arrays, keys, n_views if has_views else 1)]
+        rows = np.stack(batches, axis=1) if has_views else batches[0]
+        part_rows.append(rows.astype(np.float16) if encoder.is_compact and encoder.is_frozen else rows)
         if len(part_keys) >= PART_ROWS:
             _add_part(features, folder, part_keys, part_rows)
             part_keys, part_rows = [], []
     if part_keys:
         _add_part(features, folder, part_keys, part_rows)
     return features, errors
+
+
+def _views(arrays: list[NDArray[Any]], keys: list[FileKey], n_views: int) -> Iterator[list[NDArray[Any]]]:
+    """The batch as it is, then in each other view; a picture's views depend on its name alone."""
+    yield arrays
+    for number in range(1, n_views):
+        seeds = [[number, *Path(path).name.encode()] for path, _, _ in keys]
+        yield [view(pixels, number, np.random.default_rng(seed)) for pixels, seed in zip(arrays, seeds, strict=True)]
 
 
 def _decoded(
@@ -114,23 +137,23 @@ def _add_part(features: Features, folder: Path, keys: list[FileKey], batches: li
     features.add_part({path: row for row, (path, _, _) in enumerate(keys)}, rows)
 
 
-def _frozen_part(encoder: Encoder, batch: NDArray[Any], device: torch.device) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """The frozen part as a function of arrays; on a CPU a network runs as ONNX, five times as fast as in torch."""
+def _trunk_of(trunk: nn.Module, batch: NDArray[Any], device: torch.device) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """The trunk as a function of arrays; on a CPU a network runs as ONNX, five times as fast as in torch."""
 
     def run_in_torch(batch: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
-            features: NDArray[Any] = encoder.frozen(torch.from_numpy(batch).to(device)).cpu().numpy()
+            features: NDArray[Any] = trunk(torch.from_numpy(batch).to(device)).cpu().numpy()
         return features
 
-    if device.type != "cpu" or not any(True for _ in encoder.frozen.parameters()):
+    if device.type != "cpu" or not any(True for _ in trunk.parameters()):
         return run_in_torch
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "frozen.onnx"
+        path = Path(folder) / "trunk.onnx"
         # two rows: a traced batch of one would be taken for a constant
         traced = np.concatenate([batch, batch])[:2]
-        to_onnx(encoder.frozen, traced, path, input_name="batch", output_names=["frozen_features"], dynamic_axes=[0])
+        to_onnx(trunk, traced, path, input_name="batch", output_names=["features"], dynamic_axes=[0])
         network = Network(path, device.type)
-    return lambda batch: network.run(batch)["frozen_features"]
+    return lambda batch: network.run(batch)["features"]
 
 
 def _read_parts(folder: Path) -> Iterator[tuple[list[FileKey], NDArray[Any]]]:
@@ -160,11 +183,11 @@ def _file_key(path: Path) -> FileKey:
     return str(path), status.st_size, status.st_mtime_ns
 
 
-def _digest(encoder: Encoder) -> str:
-    """Of all that the cached features depend on but the file: preprocessing, layers and weights of the frozen part."""
+def _digest(encoder: Encoder, trunk: nn.Module, n_views: int) -> str:
+    """Of all that the cached features depend on but the file: preprocessing, views, layers and weights of the trunk."""
     content = hashlib.sha256(json.dumps(asdict(encoder.preprocessing), sort_keys=True).encode())
-    content.update(f"{version('xmr')} {encoder.frozen!r}".encode())
-    for name, tensor in encoder.frozen.state_dict().items():
+    content.update(f"{version('xmr')} {n_views} {encoder.is_compact} {trunk!r}".encode())
+    for name, tensor in trunk.state_dict().items():
         content.update(name.encode())
         content.update(tensor.cpu().contiguous().numpy().tobytes())
     return content.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The training loop: pairs of two modalities are drawn together, all modalities towards the teacher's classes.
+"""The training loop: stages, each with its own optimiser, rates, losses and parameters that learn.
 
 Every step is a function of the settings, the seed and the step's number, so that a resumed run repeats the losses of
 an uninterrupted one.
@@ -10,11 +10,12 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -23,27 +24,56 @@ from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME, read_checkpoint_state
 from xmr.engine.runtime import check_device
+from xmr.train.average import Average
+from xmr.train.batches import Batches, Progress, Store, id_numbers, load_store, make_batches
 from xmr.train.checkpoint import (
+    AVERAGE,
+    OBJECTIVE,
     Checkpoint,
     best_of,
     load_checkpoint,
+    model_tensors,
+    named,
+    optimizer_tensors,
     restore_model,
     restore_optimizer,
     save_checkpoint,
 )
-from xmr.train.config import dump_config
+from xmr.train.config import dump_config, stage_configs
 from xmr.train.datasets import Row, read_rows, select
-from xmr.train.evaluate import evaluate, mean_of_map
-from xmr.train.losses import LOSSES, kl_transfer
+from xmr.train.evaluate import evaluate, score_of
 from xmr.train.model import AlignedModel
-from xmr.train.pairs import PairBatches, Progress, Store, load_store, make_batches
+from xmr.train.objective import Batch, Objective, has_order_similarity
+from xmr.train.optimizer import make_optimizer, share_of_rate
 from xmr.train.settings import TrainConfig
 from xmr.train.words import NO_WORDS, make_words
 
 METRICS_NAME = "metrics.jsonl"
 SETTINGS_NAME = "config.toml"
 TENSORBOARD_NAME = "tensorboard"
-PAIR_LOSSES = {"ranking": ("margin",), "info_nce": ("temperature",)}  # and the settings they take
+NAMED_ROWS = 5  # of a batch whose loss is not finite
+
+
+@dataclass
+class Stage:
+    """One part of a training: its settings, its batches, and where it begins."""
+
+    settings: TrainConfig
+    kinds: list[Batches]
+    first_step: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(kind.n_steps for kind in self.kinds)
+
+    @property
+    def n_steps(self) -> int:
+        return self.settings.epochs * self.steps_per_epoch
+
+    @property
+    def end(self) -> int:
+        """The step that is no longer of this stage."""
+        return self.first_step + self.n_steps
 
 
 @dataclass
@@ -52,22 +82,43 @@ class Run:
 
     config: TrainConfig
     model: AlignedModel
-    optimizer: torch.optim.Optimizer
-    kinds: list[PairBatches]
+    objective: Objective
+    stages: list[Stage]
     store: Store
-    val_rows: list[Row]
+    rows: list[Row]  # of train and val
     device: torch.device
+    optimizer: torch.optim.Optimizer
+    average: Average | None
     step: int = 0
     best: float = -math.inf
     metrics: dict[str, Any] | None = None
 
     @property
-    def steps_per_epoch(self) -> int:
-        return max(kind.n_steps for kind in self.kinds)
+    def n_steps(self) -> int:
+        return self.stages[-1].end
 
     @property
-    def n_steps(self) -> int:
-        return self.config.epochs * self.steps_per_epoch
+    def stage(self) -> Stage:
+        """The one that the next step is of, or the last."""
+        return next((stage for stage in self.stages if self.step < stage.end), self.stages[-1])
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are finished, of all stages."""
+        return sum(
+            min(max(0, self.step - stage.first_step), stage.n_steps) // stage.steps_per_epoch for stage in self.stages
+        )
+
+    @property
+    def n_epochs(self) -> int:
+        return sum(stage.settings.epochs for stage in self.stages)
+
+    @property
+    def learning(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters that the present stage changes."""
+        return dict(self.model.learning_parameters()) | {
+            f"{OBJECTIVE}{name}": parameter for name, parameter in self.objective.named_parameters()
+        }
 
 
 def fit(
@@ -81,7 +132,7 @@ def fit(
     progress: Progress = terminal.progress_bar,
     note: Callable[[str], None] = terminal.note,
 ) -> list[dict[str, Any]]:
-    """Train into a checkpoint folder: last.safetensors each epoch, best.safetensors by mAP on val.
+    """Train into a checkpoint folder: last.safetensors each epoch, best.safetensors by what `select_by` names.
 
     Returns the val records of the best epoch. Ctrl-C ends the step, writes last.safetensors, then goes on up.
     """
@@ -96,45 +147,41 @@ def fit(
     _drop_later_metrics(folder / METRICS_NAME, run.step)
     writer = SummaryWriter(str(folder / TENSORBOARD_NAME), purge_step=run.step)
     try:
-        with progress("training") as show, _interrupts() as is_interrupted:
+        with _interrupts() as is_interrupted:
             while run.step < run.n_steps:
-                losses = train_step(run)
-                run.step += 1
-                show(run.step, run.n_steps)
-                for name, value in losses.items():
-                    writer.add_scalar(f"loss/{name}", value, run.step)
-                _append(folder / METRICS_NAME, {"step": run.step, "loss": losses})
-                if run.step % run.steps_per_epoch == 0:
-                    _end_epoch(run, folder, writer, note)
-                if is_interrupted():
-                    _save(run, folder / CHECKPOINT_NAME)
-                    note(f"stopped at step {run.step} of {run.n_steps}; go on with `xmr train --resume`")
-                    raise KeyboardInterrupt
+                if run.step == run.stage.first_step:
+                    _enter_stage(run, folder, cache, progress, note)
+                with progress("training") as show:
+                    _run_stage(run, folder, writer, show, is_interrupted, note)
     finally:
         writer.close()
     return list((read_checkpoint_state(best_of(folder)).get("metrics") or {}).get("val", []))
 
 
 def train_step(run: Run) -> dict[str, float]:
-    """One step on one batch of every kind of pair; the losses by name, `total` their weighted sum."""
+    """One step on one batch of every kind; the losses by name, `total` their weighted sum."""
+    stage = run.stage
     # dropout too is a function of the step
     torch.manual_seed(run.config.seed * 1_000_003 + run.step)
     run.model.train()
+    share = share_of_rate(stage.settings, run.step - stage.first_step, stage.steps_per_epoch, stage.n_steps)
     for group in run.optimizer.param_groups:
-        group["lr"] = run.config.learning_rate * _schedule(run)
+        group["lr"] = group["full_rate"] * share
     run.optimizer.zero_grad(set_to_none=True)
     losses: dict[str, Tensor] = {}
     use_bf16 = run.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=use_bf16):
-        for kind in run.kinds:
-            losses |= _pair_losses(run, kind)
+    for kind in stage.kinds:
+        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=use_bf16):
+            batch = _batch(run, kind)
+        losses |= run.objective(run.model, stage.settings, batch)  # scores of bfloat16 would swamp the margins
     total = torch.stack(list(losses.values())).sum()
-    if not torch.isfinite(total):
-        raise XmrError(f"the loss is {total.item()} at step {run.step}; train with a smaller learning_rate")
+    _check_finite(run, "loss", total)
     total.backward()  # type: ignore[no-untyped-call]
-    if run.config.clip_norm:
-        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(run.learning.values(), stage.settings.clip_norm or math.inf)
+    _check_finite(run, "gradient", norm)
     run.optimizer.step()
+    if run.average is not None:
+        run.average.update(run.model, run.step)
     return {name: loss.item() for name, loss in losses.items()} | {"total": total.item()}
 
 
@@ -148,6 +195,10 @@ def pick_device(wish: str) -> torch.device:
     return torch.device(wish)
 
 
+class NotFiniteError(XmrError):
+    """A loss or gradient that is no number: the step was not made."""
+
+
 def _prepare(
     config: TrainConfig,
     checkpoint: Checkpoint | None,
@@ -156,118 +207,213 @@ def _prepare(
     progress: Progress,
     note: Callable[[str], None],
 ) -> Run:
-    if config.loss.name not in PAIR_LOSSES:
-        raise XmrError(f"loss.name: {config.loss.name!r} found; losses of pairs are {', '.join(PAIR_LOSSES)}")
-    rows = read_rows(config.data)
-    modalities = list(config.encoders)
-    train_rows, val_rows = (select(rows, split, modalities) for split in ("train", "val"))
+    """Everything a run needs, before its first step or where its checkpoint stands."""
+    settings = stage_configs(config)
+    rows = _rows(config, cache, note)
     if checkpoint is not None:
-        model = restore_model(checkpoint)
+        model = restore_model(checkpoint, is_averaged=False)
     else:
-        captions = [caption for row in train_rows for caption in row.captions]
-        words = make_words(config.words, captions, config.seed) if "text" in modalities else NO_WORDS
+        captions = [caption for row in rows if row.split == "train" for caption in row.captions]
+        words = make_words(config.words, captions, config.seed) if "text" in config.encoders else NO_WORDS
         torch.manual_seed(config.seed)
         model = AlignedModel(config, words)
-    _check_teacher(config, model)
+    for stage in settings:
+        model.set_learning(stage)
     model.to(device)
-    store, readable, errors = load_store(model, [*train_rows, *val_rows], cache, device, progress)
+    model.set_learning(settings[0])
+    n_ids = len(id_numbers(row for row in rows if row.split == "train"))
+    objective = Objective(settings, model, n_ids).to(device)
+    store, readable, errors = load_store(model, rows, cache, device, progress, with_views=True)
     for sentence in errors:
         note(f"skipped: {sentence}")
-    kinds = make_batches([row for row in readable if row.split == "train"], modalities, config.batch_size, config.seed)
-    if not kinds:
-        raise XmrError(f"{', '.join(config.data)}: no train rows that pair two of {', '.join(modalities)}; mend --data")
-    learning = [parameter for _, parameter in model.learning_parameters()]
-    optimizer = torch.optim.AdamW(learning, lr=config.learning_rate, weight_decay=config.weight_decay)
-    val_rows = [row for row in readable if row.split == "val"]
-    run = Run(config, model, optimizer, kinds, store, val_rows, device)
+    stages = _stages(settings, [row for row in readable if row.split == "train"])
+    optimizer = make_optimizer(settings[0], dict(model.learning_parameters()))
+    average = Average(model, config.ema_decay, settings) if config.ema_decay else None
+    run = Run(config, model, objective, stages, store, readable, device, optimizer, average)
     if checkpoint is not None:
-        restore_optimizer(checkpoint, model, optimizer)
-        run.step, run.best = checkpoint.step, float(checkpoint.state["best"])
-        run.metrics = checkpoint.state["metrics"]
-    sizes = ", ".join(f"{len(kind.rows)} {kind.name}" for kind in kinds)
-    note(f"{sizes} pairs, {len(val_rows)} val rows, {run.n_steps} steps on {device.type}")
+        _restore(run, checkpoint, cache, progress)
+    sizes = ", ".join(f"{len(kind.rows)} {kind.name}" for kind in stages[0].kinds)
+    n_val = sum(row.split == "val" for row in readable)
+    note(f"{sizes} rows, {n_val} val rows, {run.n_steps} steps on {device.type}")
     return run
 
 
-def _check_teacher(config: TrainConfig, model: AlignedModel) -> None:
-    if not config.loss.transfer:
-        return
-    classifier = model.encoder("image").classifier if "image" in model.modalities else None
-    if classifier is None:
+def _rows(config: TrainConfig, cache: Path, note: Callable[[str], None]) -> list[Row]:
+    """The train and val rows; XmrError where a modality that is to be trained has none."""
+    rows = [_with_captions(row, config.captions) for row in read_rows(config.data, cache=cache, note=note)]
+    modalities = list(config.encoders)
+    train_rows = select(rows, "train", modalities)
+    found = {modality for row in train_rows for modality in row.modalities}
+    sources = ", ".join(config.data)
+    if not train_rows:
+        raise XmrError(f"{sources}: no train rows that pair two of {', '.join(modalities)}; mend --data")
+    if lacking := [modality for modality in modalities if modality not in found]:
+        there = [modality for modality in modalities if modality in found]
         raise XmrError(
-            "loss.transfer: needs an image encoder with a classifier, as timm; set it to 0 or change encoders"
+            f"recipe {config.recipe} asks for {lacking[0]}, which no train row of {sources} has; add --data with it, "
+            f"or train without: --set 'modalities={json.dumps(there)}'"
         )
-    n_classes = next((parameter.shape[0] for parameter in classifier.parameters()), 0)
-    if n_classes != config.head.n_classes:
-        raise XmrError(f"head.n_classes: {config.head.n_classes} found, the teacher has {n_classes}; set it to that")
+    return [*train_rows, *select(rows, "val", modalities)]
 
 
-def _pair_losses(run: Run, kind: PairBatches) -> dict[str, Tensor]:
-    """The weighted losses of one batch of pairs."""
-    settings = run.config.loss
-    a_contents, b_contents, ids = kind.at(run.step)
-    inputs = {kind.a: run.store.inputs(kind.a, a_contents), kind.b: run.store.inputs(kind.b, b_contents)}
-    inputs = {modality: batch.to(run.device) for modality, batch in inputs.items()}
-    outputs = {modality: run.model.embed_features(modality, batch) for modality, batch in inputs.items()}
-    (a, _), (b, _) = outputs[kind.a], outputs[kind.b]
-    loss = LOSSES[settings.name]
-    options = {name: getattr(settings, name) for name in PAIR_LOSSES[settings.name]}
-    pair_loss = loss(a.float(), b.float(), ids.to(run.device), **options)
-    losses = {f"{kind.name}.{settings.name}": settings.weight * pair_loss}
-    if settings.transfer and "image" in inputs:
-        classifier = run.model.encoder("image").classifier
-        assert classifier is not None
-        with torch.no_grad():
-            teacher = classifier(inputs["image"]).float().softmax(dim=1)
-        for modality, (_, logits) in outputs.items():
-            assert logits is not None
-            losses[f"{kind.name}.transfer_{modality}"] = settings.transfer * kl_transfer(logits.float(), teacher)
-    return losses
+def _with_captions(row: Row, which: str) -> Row:
+    chosen = {"all": row.captions, "first": row.captions[:1], "last": row.captions[-1:]}[which]
+    return row if len(chosen) == len(row.captions) else replace(row, captions=chosen)
 
 
-def _schedule(run: Run) -> float:
-    """The share of the learning rate at this step."""
-    warmup = run.config.warmup_steps
-    if run.step < warmup:
-        return (run.step + 1) / warmup
-    if run.config.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (run.step - warmup) / max(1, run.n_steps - warmup)))
+def _stages(settings: list[TrainConfig], train_rows: list[Row]) -> list[Stage]:
+    stages: list[Stage] = []
+    for stage in settings:
+        kinds = make_batches(
+            train_rows,
+            list(stage.encoders),
+            stage.batch_size,
+            stage.seed,
+            kinds=stage.batches,
+            per_caption=stage.per_caption,
+        )
+        if not kinds:
+            raise XmrError(f"{', '.join(stage.data)}: fewer than two train rows could be read; mend --data")
+        stages.append(Stage(stage, kinds, stages[-1].end if stages else 0))
+    return stages
 
 
-def _end_epoch(run: Run, folder: Path, writer: SummaryWriter, note: Callable[[str], None]) -> None:
-    epoch = run.step // run.steps_per_epoch
-    is_due = epoch % run.config.eval_every == 0 or run.step >= run.n_steps
-    if run.val_rows and is_due:
+def _restore(run: Run, checkpoint: Checkpoint, cache: Path, progress: Progress) -> None:
+    """Put the run where its checkpoint stands."""
+    run.step, run.best = checkpoint.step, float(checkpoint.state["best"])
+    run.metrics = checkpoint.state["metrics"]
+    run.objective.load_state_dict(named(checkpoint.tensors, OBJECTIVE))
+    if run.average is not None:
+        run.average.load(named(checkpoint.tensors, AVERAGE))
+    # a stage that begins with this very step is entered by the loop; what the one before knew is handed on to it
+    stage = next((stage for stage in reversed(run.stages) if stage.first_step < max(run.step, 1)), run.stages[0])
+    _set_up_stage(run, stage, cache, progress)
+    restore_optimizer(checkpoint.tensors, run.optimizer, run.learning)
+
+
+def _set_up_stage(run: Run, stage: Stage, cache: Path, progress: Progress) -> None:
+    """What learns, what is read from the cache, and an optimiser that knows nothing."""
+    run.model.set_learning(stage.settings)
+    learning = frozenset(name for name in run.model.modalities if not run.model.encoder(name).is_frozen)
+    if run.store.learning or learning:  # other features are needed than before
+        run.store, _, _ = load_store(run.model, run.rows, cache, run.device, progress, with_views=True)
+    run.optimizer = make_optimizer(stage.settings, run.learning)
+
+
+def _enter_stage(run: Run, folder: Path, cache: Path, progress: Progress, note: Callable[[str], None]) -> None:
+    stage = run.stage
+    known = optimizer_tensors(run.optimizer, run.learning)
+    if stage.settings.start == "best" and run.step and (folder / BEST_NAME).is_file():
+        run.model.load_state_dict(model_tensors(load_checkpoint(folder / BEST_NAME)))
+        if run.average is not None:
+            run.average.restart(run.model)
+    _set_up_stage(run, stage, cache, progress)
+    if not stage.settings.fresh_optimizer:
+        restore_optimizer(known, run.optimizer, run.learning)
+    if len(run.stages) > 1:
+        n_learning = sum(parameter.numel() for parameter in run.learning.values())
+        note(f"stage {run.stages.index(stage) + 1} of {len(run.stages)}: {n_learning:,} numbers learn")
+
+
+def _run_stage(
+    run: Run,
+    folder: Path,
+    writer: SummaryWriter,
+    show: Callable[[int, int], None],
+    is_interrupted: Callable[[], bool],
+    note: Callable[[str], None],
+) -> None:
+    """All steps of the present stage that are left."""
+    stage = run.stage
+    while run.step < stage.end:
+        losses = _step_or_save(run, folder)
+        run.step += 1
+        show(run.step, run.n_steps)
+        for name, value in losses.items():
+            writer.add_scalar(f"loss/{name}", value, run.step)
+        _append(folder / METRICS_NAME, {"step": run.step, "loss": losses})
+        if (run.step - stage.first_step) % stage.steps_per_epoch == 0:
+            _end_epoch(run, stage, folder, writer, note)
+        if is_interrupted():
+            _save(run, folder / CHECKPOINT_NAME)
+            note(f"stopped at step {run.step} of {run.n_steps}; go on with `xmr train --resume`")
+            raise KeyboardInterrupt
+
+
+def _step_or_save(run: Run, folder: Path) -> dict[str, float]:
+    """A step; where it can't be made, the last good one is kept."""
+    try:
+        return train_step(run)
+    except NotFiniteError:
+        _save(run, folder / CHECKPOINT_NAME)
+        raise
+
+
+def _check_finite(run: Run, what: str, value: Tensor) -> None:
+    if torch.isfinite(value):
+        return
+    rows = [row.id for kind in run.stage.kinds for row in kind.rows_at(run.step)]
+    more = f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
+    raise NotFiniteError(
+        f"the {what} is {value.item()} at step {run.step}, on the rows {', '.join(rows[:NAMED_ROWS])}{more}; the "
+        "checkpoint is that of the step before: train with a smaller learning_rate, or a clip_norm"
+    )
+
+
+def _batch(run: Run, kind: Batches) -> Batch:
+    """The model's outputs for one batch of rows."""
+    contents, ids = kind.at(run.step)
+    rng = np.random.default_rng([run.config.seed, run.step, *kind.name.encode()])
+    inputs = {
+        modality: run.store.training_inputs(modality, of, rng).to(run.device) for modality, of in contents.items()
+    }
+    features = {modality: run.model.features(modality, batch) for modality, batch in inputs.items()}
+    outputs = {modality: run.model.embed_features(modality, batch) for modality, batch in features.items()}
+    return Batch(kind.name, features, outputs, ids.to(run.device), run.step)
+
+
+def _end_epoch(run: Run, stage: Stage, folder: Path, writer: SummaryWriter, note: Callable[[str], None]) -> None:
+    epoch = (run.step - stage.first_step) // stage.steps_per_epoch
+    is_due = epoch % run.config.eval_every == 0 or run.step >= stage.end
+    if is_due and any(row.split == "val" for row in run.rows):
         _evaluate(run, folder, writer, note)
     _save(run, folder / CHECKPOINT_NAME)
 
 
 def _evaluate(run: Run, folder: Path, writer: SummaryWriter, note: Callable[[str], None]) -> None:
     """Retrieval on the val rows; the best model so far is kept."""
-    epoch = run.step // run.steps_per_epoch
-    results = evaluate(run.model, run.store, run.val_rows, run.device)
+    val_rows = [row for row in run.rows if row.split == "val"]
+    is_order = has_order_similarity([stage.settings for stage in run.stages])
+    with run.average.in_place(run.model) if run.average is not None else nullcontext():
+        results = evaluate(run.model, run.store, val_rows, run.device, similarity="order" if is_order else "dot")
+        run.metrics = {"val": results}
+        score = score_of(results, run.config.select_by, run.config.select_on)
+        if score > run.best:
+            run.best = score
+            _save(run, folder / BEST_NAME, is_to_go_on=False)
     for result in results:
         for name in ("R@1", "R@10", "median_rank", "mAP"):
             writer.add_scalar(f"val/{result['query']}-{result['gallery']}/{name}", result[name], run.step)
-    _append(folder / METRICS_NAME, {"step": run.step, "epoch": epoch, "val": results})
-    run.metrics = {"val": results}
-    if (score := mean_of_map(results)) > run.best:
-        run.best = score
-        _save(run, folder / BEST_NAME, with_optimizer=False)
+    _append(folder / METRICS_NAME, {"step": run.step, "epoch": run.epoch, "val": results})
     shown = ", ".join(f"{result['query']}→{result['gallery']} {result['mAP']:.1f}" for result in results)
-    note(f"epoch {epoch} of {run.config.epochs}: val mAP {shown}")
+    note(f"epoch {run.epoch} of {run.n_epochs}: val mAP {shown}")
 
 
-def _save(run: Run, path: Path, *, with_optimizer: bool = True) -> None:
+def _save(run: Run, path: Path, *, is_to_go_on: bool = True) -> None:
     state = {
         "step": run.step,
-        "epoch": run.step // run.steps_per_epoch,
-        "n_epochs": run.config.epochs,
+        "epoch": run.epoch,
+        "n_epochs": run.n_epochs,
         "best": run.best,
         "metrics": run.metrics,
     }
-    save_checkpoint(path, run.model, run.optimizer if with_optimizer else None, run.config, state)
+    training: dict[str, Tensor] = {}
+    if is_to_go_on:
+        training = optimizer_tensors(run.optimizer, run.learning)
+        training |= {f"{OBJECTIVE}{name}": value for name, value in run.objective.state_dict().items()}
+        if run.average is not None:
+            training |= {f"{AVERAGE}{name}": value for name, value in run.average.tensors.items()}
+    save_checkpoint(path, run.model, run.config, state, training)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The aligned model: one encoder per modality and the head they share."""
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,15 @@ from xmr.train.settings import HeadSettings, TrainConfig
 from xmr.train.words import Words
 
 
+class Outputs(NamedTuple):
+    """What the head makes of n items."""
+
+    embeddings: Tensor  # (n, dim) unit rows, which are compared
+    logits: Tensor | None  # (n, n_classes)
+    at_own_length: Tensor  # (n, dim), the embeddings before they are brought to unit length
+    layers: list[Tensor]  # of each shared layer below the embedding, and the class softmax: (n, its width), unit rows
+
+
 class Head(nn.Module):
     """Fully connected layers with ReLU that every modality goes through, and the class softmax on top of them."""
 
@@ -23,19 +33,106 @@ class Head(nn.Module):
         widths = [width, *settings.hidden]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
         self.dropout = nn.Dropout(settings.dropout)
-        self.relu_embedding = settings.relu_embedding
+        self.relu_features = settings.relu_features
+        self.embedding, self.is_absolute = settings.embedding, settings.is_absolute
         self.classes = nn.Linear(widths[-1], settings.n_classes) if settings.n_classes else None
-        self.width, self.dim = width, widths[-1]
+        if self.embedding == "classes" and self.classes is None:
+            raise XmrError("head.embedding: the class softmax asked for, but head.n_classes is 0; set it")
+        self.width, self.dim = width, settings.n_classes if self.embedding == "classes" else widths[-1]
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(n, width) -> embeddings (n, dim), unit rows, and class logits (n, n_classes)."""
-        last = hidden = features
+    def forward(self, features: Tensor) -> Outputs:
+        """(n, width) -> embeddings and class logits."""
+        last = features
+        below: list[Tensor] = []
         for layer in self.layers:
-            last = layer(self.dropout(torch.relu(hidden)))
-            hidden = last
-        active = torch.relu(last)
-        embeddings = functional.normalize(active if self.relu_embedding else last, dim=1)
-        return embeddings, None if self.classes is None else self.classes(active)
+            active = torch.relu(last) if below or self.relu_features else last
+            last = layer(self.dropout(active))
+            below.append(functional.normalize(torch.relu(last), dim=1))
+        active = torch.relu(last) if len(self.layers) else last
+        logits = None if self.classes is None else self.classes(active)
+        chosen = self._embedding(last, logits)
+        classes = [] if logits is None else [functional.normalize(logits.softmax(dim=1), dim=1)]
+        return Outputs(functional.normalize(chosen, dim=1), logits, chosen, below[:-1] + classes)
+
+    def _embedding(self, last: Tensor, logits: Tensor | None) -> Tensor:
+        if self.embedding == "classes":
+            assert logits is not None
+            return logits.softmax(dim=1)
+        chosen = torch.relu(last) if self.embedding == "relu" else last
+        return chosen.abs() if self.is_absolute else chosen
+
+
+class AlignedModel(nn.Module):
+    """Encoders by modality, and the head."""
+
+    def __init__(self, config: TrainConfig, words: Words) -> None:
+        super().__init__()
+        encoders = {
+            modality: ENCODERS[settings.name](settings, config.width, words)
+            for modality, settings in config.encoders.items()
+        }
+        for modality, encoder in encoders.items():
+            _try_out(encoder, modality)
+        self.encoders = nn.ModuleDict(encoders)
+        self.head = Head(config.head, config.width)
+        self._can_learn = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
+
+    def encoder(self, modality: str) -> Encoder:
+        encoder: Any = self.encoders[modality]
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    @property
+    def modalities(self) -> list[str]:
+        return list(self.encoders)
+
+    @property
+    def dim(self) -> int:
+        """Numbers of an embedding."""
+        return self.head.dim
+
+    def forward(self, modality: str, batch: Tensor) -> Outputs:
+        """A raw batch -> embeddings and class logits."""
+        outputs: Outputs = self.head(self.encoder(modality)(batch))
+        return outputs
+
+    def features(self, modality: str, inputs: Tensor) -> Tensor:
+        """What the trunk makes of a raw batch; of a frozen trunk it is handed in, ready from the cache."""
+        encoder = self.encoder(modality)
+        features: Tensor = inputs if encoder.is_frozen else encoder.trunk(inputs)
+        return features
+
+    def embed_features(self, modality: str, features: Tensor) -> Outputs:
+        """What the trunk of an encoder gave -> embeddings and class logits."""
+        outputs: Outputs = self.head(self.encoder(modality).top(features))
+        return outputs
+
+    def maps(self, modality: str, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What the trunk of an encoder gave -> its maps (n, width, ...) and the filled places of their last axis."""
+        return self.encoder(modality).maps(features)
+
+    def set_learning(self, stage: TrainConfig) -> None:
+        """Let learn what a stage lets learn; XmrError for a name that nothing has."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(self._can_learn[name])
+        for modality, layer in stage.finetune.items():
+            if modality in self.encoders:
+                self.encoder(modality).thaw(layer)
+        names = dict(self.named_parameters())
+        for pattern in stage.freeze:
+            matching = [name for name in names if fnmatchcase(name, pattern)]
+            if not matching:
+                raise XmrError(
+                    f"freeze: {pattern!r} is the name of no parameter; they are like {', '.join(_some(names))}"
+                )
+            for name in matching:
+                names[name].requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in names.values()):
+            raise XmrError("freeze: nothing is left to learn in a stage; name fewer parameters")
+
+    def learning_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters that training changes, with their names."""
+        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
 
 def _try_out(encoder: Encoder, modality: str) -> None:
@@ -55,44 +152,6 @@ def _try_out(encoder: Encoder, modality: str) -> None:
         raise XmrError(f"encoders.{modality}: too small an input for its layers ({error}); set a larger one") from None
 
 
-class AlignedModel(nn.Module):
-    """Encoders by modality, and the head."""
-
-    def __init__(self, config: TrainConfig, words: Words) -> None:
-        super().__init__()
-        encoders = {
-            modality: ENCODERS[settings.name](settings, config.width, words)
-            for modality, settings in config.encoders.items()
-        }
-        for modality, encoder in encoders.items():
-            _try_out(encoder, modality)
-        self.encoders = nn.ModuleDict(encoders)
-        self.head = Head(config.head, config.width)
-
-    def encoder(self, modality: str) -> Encoder:
-        encoder: Any = self.encoders[modality]
-        assert isinstance(encoder, Encoder)
-        return encoder
-
-    @property
-    def modalities(self) -> list[str]:
-        return list(self.encoders)
-
-    @property
-    def dim(self) -> int:
-        """Numbers of an embedding."""
-        return self.head.dim
-
-    def forward(self, modality: str, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A raw batch -> embeddings and class logits."""
-        outputs: tuple[Tensor, Tensor | None] = self.head(self.encoder(modality)(batch))
-        return outputs
-
-    def embed_features(self, modality: str, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the frozen part of an encoder gave -> embeddings and class logits."""
-        outputs: tuple[Tensor, Tensor | None] = self.head(self.encoder(modality).trained(features))
-        return outputs
-
-    def learning_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """The parameters that training changes, with their names."""
-        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
+def _some(names: Iterable[str]) -> list[str]:
+    """One name of each module two levels down, to show what names look like."""
+    return list({".".join(name.split(".")[:3]): name for name in names}.values())

@@ -1,4 +1,4 @@
-"""Word vectors by gensim: loaded from a word2vec file, or trained on the captions of the training rows."""
+"""The words that text encoders know, with vectors from a word2vec file, trained on the captions, or drawn at random."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,34 +13,64 @@ from xmr.engine.errors import XmrError
 from xmr.engine.media import text
 from xmr.train.settings import WordSettings
 
+Vectors = NDArray[np.float32]
+Vocabulary = tuple[str, ...]
+
+SCALE = 0.3  # root mean square of the numbers of word2vec vectors
+LIMIT = 0.1  # of random ones, as VSE++ draws them
+
 
 @dataclass(frozen=True)
 class Words:
     """The words a text encoder knows, and their vectors: (1 + n_words, dim) float32, row 0 for no word."""
 
-    vocabulary: tuple[str, ...]
-    vectors: NDArray[np.float32]
+    vocabulary: Vocabulary
+    vectors: Vectors
+    idf: Vectors | None = None  # (1 + n_words,) how rare each is among the training captions; None: not counted
 
 
-SCALE = 0.3
 NO_WORDS = Words((), np.zeros((1, 1), dtype=np.float32))
 
 
 def make_words(settings: WordSettings, captions: Iterable[str], seed: int) -> Words:
-    """The words of the training captions, with vectors from the settings' file or trained here."""
+    """The words of the training captions, with vectors from the settings' file, trained here or drawn from the seed."""
     sentences = [text.words(caption) for caption in captions]
     if not any(sentences):
         raise XmrError("no captions among the training rows; a text encoder needs rows with captions")
-    return _load(settings, sentences) if settings.file else _train(settings, sentences, seed)
+    random = np.random.default_rng(seed)
+    if settings.vectors == "random":
+        vocabulary, vectors = _draw(settings, sentences, random)
+    elif settings.file:
+        vocabulary, vectors = _scaled(*_load(settings, sentences))
+    else:
+        vocabulary, vectors = _scaled(*_train(settings, sentences, seed))
+    if settings.marks:
+        vocabulary = (*text.MARKS, *vocabulary)
+        vectors = np.concatenate([_uniform(len(text.MARKS), vectors.shape[1], random), vectors])
+    nothing = np.zeros((1, vectors.shape[1]), dtype=np.float32)
+    return Words(vocabulary, np.concatenate([nothing, vectors]), _idf(vocabulary, sentences))
 
 
-def _train(settings: WordSettings, sentences: Sequence[list[str]], seed: int) -> Words:
+def _draw(
+    settings: WordSettings, sentences: Sequence[list[str]], random: np.random.Generator
+) -> tuple[Vocabulary, Vectors]:
+    """Words by frequency, those that are equally frequent by alphabet."""
+    if settings.file:
+        raise XmrError(f"words.file: {settings.file} given, but words.vectors is random; leave one of them out")
+    counts = _counts(settings, sentences)
+    vocabulary = tuple(sorted(counts, key=lambda word: (-counts[word], word)))
+    return vocabulary, _uniform(len(vocabulary), settings.dim, random)
+
+
+def _uniform(n_words: int, dim: int, random: np.random.Generator) -> Vectors:
+    return random.uniform(-LIMIT, LIMIT, (n_words, dim)).astype(np.float32)
+
+
+def _train(settings: WordSettings, sentences: Sequence[list[str]], seed: int) -> tuple[Vocabulary, Vectors]:
     """Skip-gram with negative sampling (Mikolov et al. 2013); one worker, so that the seed decides all."""
     from gensim.models import Word2Vec
 
-    counts = Counter(word for sentence in sentences for word in sentence)
-    if max(counts.values()) < settings.min_count:
-        raise XmrError(f"words.min_count: no word of the captions occurs {settings.min_count} times; lower it")
+    _counts(settings, sentences)
     model = Word2Vec(
         sentences,
         vector_size=settings.dim,
@@ -52,10 +82,18 @@ def _train(settings: WordSettings, sentences: Sequence[list[str]], seed: int) ->
         seed=seed,
         workers=1,
     )
-    return _words(tuple(model.wv.index_to_key), model.wv.vectors)
+    return tuple(model.wv.index_to_key), model.wv.vectors
 
 
-def _load(settings: WordSettings, sentences: Sequence[list[str]]) -> Words:
+def _counts(settings: WordSettings, sentences: Sequence[list[str]]) -> dict[str, int]:
+    """How often each word occurs that occurs often enough."""
+    counts = Counter(word for sentence in sentences for word in sentence)
+    if max(counts.values()) < settings.min_count:
+        raise XmrError(f"words.min_count: no word of the captions occurs {settings.min_count} times; lower it")
+    return {word: count for word, count in counts.items() if count >= settings.min_count}
+
+
+def _load(settings: WordSettings, sentences: Sequence[list[str]]) -> tuple[Vocabulary, Vectors]:
     from gensim.models import KeyedVectors
 
     path = Path(settings.file)
@@ -70,11 +108,20 @@ def _load(settings: WordSettings, sentences: Sequence[list[str]]) -> Words:
     vocabulary = tuple(dict.fromkeys(word for word in (*frequent, *said) if word in known))
     if not vocabulary:
         raise XmrError(f"{path}: holds none of the {len(said)} words of the captions; give another words.file")
-    return _words(vocabulary, np.stack([known[word] for word in vocabulary]))
+    return vocabulary, np.stack([known[word] for word in vocabulary])
 
 
-def _words(vocabulary: tuple[str, ...], vectors: NDArray[np.float32]) -> Words:
+def _scaled(vocabulary: Vocabulary, vectors: Vectors) -> tuple[Vocabulary, Vectors]:
     """Vectors scaled to a root mean square of SCALE, so that encoders meet the same numbers from any source."""
     scaled = vectors * (SCALE / np.sqrt(np.mean(np.square(vectors))))
-    nothing = np.zeros((1, vectors.shape[1]), dtype=np.float32)
-    return Words(vocabulary, np.concatenate([nothing, scaled]).astype(np.float32))
+    return vocabulary, scaled.astype(np.float32)
+
+
+def _idf(vocabulary: Vocabulary, sentences: Sequence[list[str]]) -> Vectors:
+    """(1 + n_words,) inverse document frequency 1 + log((1 + n) / (1 + n_with)) in n captions, 0 for no word."""
+    known = dict.fromkeys(vocabulary)
+    n_with: Counter[str] = Counter()
+    for sentence in sentences:
+        n_with.update({word if word in known else text.UNKNOWN for word in sentence} | {text.START, text.END})
+    counts = np.array([n_with[word] for word in vocabulary])
+    return np.concatenate([[0], 1 + np.log((1 + len(sentences)) / (1 + counts))]).astype(np.float32)

@@ -24,6 +24,7 @@ class Preprocessing:
 
     size: int = 224  # pixels, each side
     resize: Literal["squash", "crop"] = "squash"  # the whole picture, or its centre square
+    margin: float = 0.0  # share of the centre square's side that crop cuts off on every side
 
 
 def load(path: Path, preprocessing: Preprocessing) -> Loaded:
@@ -53,10 +54,12 @@ def to_square(picture: Image.Image, preprocessing: Preprocessing, path: Path) ->
         )
     size = (preprocessing.size, preprocessing.size)
     # lets the JPEG decoder halve the picture while it decodes; at twice the size the difference is not visible
-    picture.draft("RGB", (2 * size[0], 2 * size[1]))
+    n_drafted = round(2 * preprocessing.size / (1 - 2 * preprocessing.margin))
+    picture.draft("RGB", (n_drafted, n_drafted))
     rgb = _to_rgb(ImageOps.exif_transpose(picture))
     if preprocessing.resize == "crop":
-        rgb = ImageOps.fit(rgb, size, Image.Resampling.BICUBIC)
+        # of both sides of the picture, which leaves the same centre square as a share of the shorter one
+        rgb = ImageOps.fit(rgb, size, Image.Resampling.BICUBIC, bleed=preprocessing.margin)
     elif rgb.size != size:
         rgb = rgb.resize(size, Image.Resampling.BICUBIC)
     return np.asarray(rgb, dtype=np.uint8)

@@ -1,11 +1,13 @@
 """Sounds and speech: any file soundfile reads -> mono windows of float32 samples in [-1, 1] at the model's rate.
 
-A clip shorter than the window is repeated until it fills it; a longer one becomes several windows with their times.
+A clip shorter than the window is repeated until it fills it, or followed by silence; a longer one becomes several
+windows with their times.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -32,6 +34,7 @@ class Preprocessing:
     rate_hz: int = 22050
     window_s: float = 5.0
     hop_s: float = 5.0  # from the start of one window to that of the next
+    fill: Literal["repeat", "silence"] = "repeat"  # what follows a clip that is shorter than the window
 
 
 def load(path: Path, preprocessing: Preprocessing) -> Loaded:
@@ -44,8 +47,15 @@ def load(path: Path, preprocessing: Preprocessing) -> Loaded:
     for start in starts:
         window = samples[start : start + n_window]
         end = start + len(window)
-        pieces.append(Piece(np.resize(window, n_window), start_s=round(start / rate, 3), end_s=round(end / rate, 3)))
+        filled = _filled(window, n_window, preprocessing.fill)
+        pieces.append(Piece(filled, start_s=round(start / rate, 3), end_s=round(end / rate, 3)))
     return Loaded(pieces, notes)
+
+
+def _filled(clip: Samples, n_window: int, fill: str) -> Samples:
+    if fill == "repeat":
+        return np.resize(clip, n_window)
+    return np.pad(clip, (0, n_window - len(clip)))
 
 
 def _read_mono(path: Path, rate_hz: int) -> tuple[Samples, list[str]]:

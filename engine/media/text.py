@@ -16,6 +16,7 @@ SUFFIXES = frozenset({".txt"})
 MAX_BYTES = 256_000_000
 MAX_LINE = 10_000  # characters of a line that are read
 PAD = 0  # id of no word; the words count from 1
+START, END, UNKNOWN = MARKS = ("<start>", "<end>", "<unk>")  # no word that can be read out of a sentence is one of them
 NEWLINE = re.compile(r"\r\n|\r|\n")  # splitlines would also end a line at a form feed, which no editor counts
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
@@ -24,9 +25,13 @@ WordIds = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a sentence becomes ids: lower-case words, those the vocabulary lacks left out."""
+    """How a sentence becomes ids: lower-case words, those the vocabulary lacks left out.
 
-    max_words: int = 32
+    The marks are used where the vocabulary has them: an unknown word then is an <unk>, and <start> and <end> stand
+    around the sentence.
+    """
+
+    max_words: int = 32  # ids at most, <start> and <end> among them
     vocabulary: tuple[str, ...] = field(default=(), repr=False)  # the word at place i has the id i + 1
 
     @cached_property
@@ -40,10 +45,15 @@ def words(sentence: str) -> list[str]:
 
 
 def encode(sentence: str, preprocessing: Preprocessing) -> WordIds:
-    """(n_words,) int64 ids of the known words; empty where none is known."""
+    """(n_words,) int64 ids of the first words and of the marks around them; empty where no word is known."""
     id_of_word = preprocessing.id_of_word
-    ids = [id_of_word[word] for word in words(sentence) if word in id_of_word]
-    return np.array(ids[: preprocessing.max_words], dtype=np.int64)
+    start, end = ([id_of_word[mark]] if mark in id_of_word else [] for mark in (START, END))
+    unknown = id_of_word.get(UNKNOWN, PAD)
+    found = (id_of_word.get(word, unknown) for word in words(sentence))
+    n_words = max(0, preprocessing.max_words - len(start) - len(end))
+    ids = [word_id for word_id in found if word_id != PAD][:n_words]
+    is_known = any(word_id != unknown for word_id in ids)
+    return np.array([*start, *ids, *end] if is_known else [], dtype=np.int64)
 
 
 def load(path: Path, preprocessing: Preprocessing) -> Loaded:

@@ -4,17 +4,19 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from xmr.engine.errors import XmrError
 from xmr.engine.media import text
+from xmr.train.batches import Batches, Store, id_numbers, load_store, make_batches
 from xmr.train.config import load_config
 from xmr.train.datasets import Row
 from xmr.train.model import AlignedModel
-from xmr.train.pairs import PairBatches, Store, load_store, make_batches
 from xmr.train.settings import TrainConfig
 from xmr.train.words import Words
 
@@ -24,23 +26,28 @@ ROWS = [
 ]
 
 
-def image_text(batch_size: int = 3, seed: int = 0) -> PairBatches:
-    return PairBatches("image", "text", ROWS, batch_size, seed)
+def image_text(batch_size: int = 3, seed: int = 0) -> Batches:
+    return Batches(("image", "text"), ROWS, np.arange(len(ROWS)), batch_size, seed)
 
 
-def epoch_of(batches: PairBatches, epoch: int) -> list[Path]:
+def pair_at(batches: Batches, step: int) -> tuple[list[Any], list[Any]]:
+    contents = batches.at(step)[0]
+    return contents["image"], contents["text"]
+
+
+def epoch_of(batches: Batches, epoch: int) -> list[Path]:
     steps = range(epoch * batches.n_steps, (epoch + 1) * batches.n_steps)
-    return [image for step in steps for image in batches.at(step)[0]]
+    return [image for step in steps for image in batches.at(step)[0]["image"]]
 
 
 def test_a_step_is_the_same_whatever_was_asked_before() -> None:
     straight = image_text()
     expected = [straight.at(step) for step in range(12)]
     for step in (11, 0, 7, 7, 3, 10):
-        images, captions, ids = image_text().at(step)
-        assert (images, captions) == expected[step][:2]
-        assert torch.equal(ids, expected[step][2])
-        assert straight.at(step)[:2] == expected[step][:2]
+        contents, ids = image_text().at(step)
+        assert contents == expected[step][0]
+        assert torch.equal(ids, expected[step][1])
+        assert straight.at(step)[0] == expected[step][0]
 
 
 def test_another_seed_draws_another_order() -> None:
@@ -48,8 +55,8 @@ def test_another_seed_draws_another_order() -> None:
 
 
 def test_two_kinds_of_the_same_rows_are_drawn_apart() -> None:
-    text_image = PairBatches("text", "image", ROWS, 3, 0)
-    assert text_image.at(0)[1] != image_text().at(0)[0]
+    text_image = Batches(("text", "image"), ROWS, np.arange(len(ROWS)), 3, 0)
+    assert text_image.at(0)[0]["image"] != image_text().at(0)[0]["image"]
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 5])
@@ -70,14 +77,14 @@ def test_the_rest_that_fills_no_batch_has_its_turn_later() -> None:
 def test_fewer_pairs_than_a_batch_are_one_batch() -> None:
     batches = image_text(batch_size=64)
     assert batches.n_steps == 1
-    assert len(batches.at(3)[0]) == 10
+    assert len(batches.at(3)[0]["image"]) == 10
 
 
 def test_a_caption_is_one_of_its_row_and_varies() -> None:
     batches = image_text(batch_size=10)
     seen = Counter()
     for step in range(60):
-        images, captions, _ = batches.at(step)
+        images, captions = pair_at(batches, step)
         assert [image.stem for image in images] == [caption.split(".")[0] for caption in captions]
         seen.update(captions)
     assert len(seen) == 30
@@ -87,7 +94,49 @@ def test_a_caption_is_one_of_its_row_and_varies() -> None:
 def test_ids_number_what_belongs_together() -> None:
     labels = ["dog", "rain", "dog"]
     rows = [Row(str(place), "train", label, {"image": Path("a")}, ("a",)) for place, label in enumerate(labels)]
-    assert PairBatches("image", "text", rows, 3, 0).ids.tolist() == [0, 1, 0]
+    assert id_numbers(rows) == {"label:dog": 0, "label:rain": 1}
+    [batches] = make_batches(rows, ["image", "text"], 3, 0)
+    assert batches.ids.tolist() == [0, 1, 0]
+
+
+def test_rows_of_a_step_are_those_whose_contents_it_has() -> None:
+    batches = image_text(batch_size=4)
+    for step in (0, 5, 9):
+        assert [row.files["image"] for row in batches.rows_at(step)] == batches.at(step)[0]["image"]
+
+
+def test_a_kind_may_have_three_modalities() -> None:
+    full = [
+        Row(name, "train", files={"image": Path(name), "speech": Path(name)}, captions=(name,)) for name in ("a", "b")
+    ]
+    silent = Row("c", "train", files={"image": Path("c")}, captions=("c",))
+    modalities = ["image", "speech", "text"]
+    [batches] = make_batches([*full, silent], modalities, 2, 0, kinds=["image-speech-text"])
+    contents, ids = batches.at(0)
+    assert batches.name == "image-speech-text"
+    assert {modality: sorted(map(str, of)) for modality, of in contents.items()} == {
+        modality: ["a", "b"] for modality in modalities
+    }
+    assert sorted(ids.tolist()) == [0, 1]
+
+
+def test_an_epoch_may_have_every_caption_once() -> None:
+    [batches] = make_batches(ROWS, ["image", "text"], 5, 0, per_caption=True)
+    captions = [caption for step in range(batches.n_steps) for caption in batches.at(step)[0]["text"]]
+    assert sorted(captions) == sorted(caption for row in ROWS for caption in row.captions)
+    assert sorted(batches.ids.tolist()) == sorted(3 * list(range(10)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("image-sound", "batches: image-sound asked for, 0 train rows have it; mend --data"),
+        ("image-speech", "batches: image-speech asks for speech, encoders are of image, sound, text"),
+    ],
+)
+def test_a_kind_that_no_row_has_is_refused(kind: str, sentence: str) -> None:
+    with pytest.raises(XmrError, match=sentence):
+        make_batches(ROWS, ["image", "sound", "text"], 2, 0, kinds=[kind])
 
 
 def test_there_is_a_kind_for_every_two_modalities_that_rows_pair() -> None:

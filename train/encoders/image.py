@@ -1,0 +1,252 @@
+"""Image encoders: (n, size, size, 3) uint8 pixels -> (n, width)."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xmr.engine.errors import XmrError
+from xmr.engine.media import image
+from xmr.train.encoders.encoder import Encoder, Projection, fill
+from xmr.train.encoders.maps import MaxOfPlaces, MeanAndMax, MeanOfPlaces, WeldonPool
+from xmr.train.settings import (
+    PRETRAINED,
+    AlexNetSettings,
+    ConvnetSettings,
+    PictureSettings,
+    TimmMapSettings,
+    TimmSettings,
+)
+from xmr.train.words import Words
+
+WEIGHTS = "encoders.image.weights"
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class TimmImage(Encoder):
+    """A pretrained image network of timm, frozen up to its pooled features, then one layer to the head's width."""
+
+    Settings = TimmSettings
+
+    def __init__(self, settings: TimmSettings, width: int, words: Words) -> None:
+        super().__init__()
+        self.preprocessing, self.views = _preprocessing(settings), settings.views
+        dropout = {"drop_rate": settings.trunk_dropout} if settings.trunk_dropout else {}
+        network = _timm_network(settings.model, settings.weights, **dropout)
+        self.classifier = network.get_classifier()
+        network.reset_classifier(0)
+        self.trunk = nn.Sequential(OrderedDict(scale=_timm_scale(network), network=network))
+        self.top = Projection(network.head_hidden_size, width, settings)
+        self._freeze()
+
+    @property
+    def network(self) -> nn.Module:
+        return self.trunk.get_submodule("network")
+
+
+class TimmMap(Encoder):
+    """The last map of a timm network, frozen, a convolution that makes an activation map of it, and a pooling of that.
+
+    With WELDON pooling the image side of DSVE (Engilberge et al. 2018), with the mean that of DAVEnet (Harwath et al.
+    2018), whose VGG16 ends without its last pool.
+    """
+
+    Settings = TimmMapSettings
+
+    def __init__(self, settings: TimmMapSettings, width: int, words: Words) -> None:
+        super().__init__()
+        self.preprocessing, self.views = _preprocessing(settings), settings.views
+        self.is_compact = True
+        network = _timm_network(settings.model, settings.weights)
+        scale = _timm_scale(network)
+        network.reset_classifier(0)
+        self.trunk = nn.Sequential(OrderedDict(scale=scale, map=LastMap(network, settings.model)))
+        channels, kernel = settings.channels, settings.kernel
+        convolution = nn.Conv2d(network.num_features, channels, kernel, padding=kernel // 2)
+        projection = Projection(channels, width, settings)
+        self.top = nn.Sequential(
+            OrderedDict(convolution=convolution, pooling=_pooling(settings), projection=projection)
+        )
+        self._freeze()
+
+    @property
+    def network(self) -> nn.Module:
+        return self.trunk.get_submodule("map.network")
+
+    def maps(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The activation map (n, channels, h, w), before pooling and projection; all of its columns are filled."""
+        activations: Tensor = self.top.get_submodule("convolution")(features)
+        n, *_, n_columns = activations.shape
+        return activations, torch.full((n,), n_columns, device=features.device)
+
+
+class AlexNet(Encoder):
+    """AlexNet's convolutions, frozen: pool5 as See, Hear and Read takes it (2017), or the layers of its port on top.
+
+    The port keeps fc6 and fc7 with their dropouts, which stay active while it trains even where the layers are frozen,
+    and ends in a new layer.
+    """
+
+    Settings = AlexNetSettings
+    POOL5, FC = 9216, 4096  # numbers of pool5, of fc6 and of fc7
+
+    def __init__(self, settings: AlexNetSettings, width: int, words: Words) -> None:
+        super().__init__()
+        self.preprocessing, self.views = _preprocessing(settings), settings.views
+        alexnet = _alexnet(settings.weights)
+        pool5 = OrderedDict(features=alexnet.features, avgpool=alexnet.avgpool, flatten=nn.Flatten())
+        is_unit = settings.pixels == "unit"
+        scale = ScalePixels((0.0,) * 3, (1.0,) * 3) if is_unit else ScalePixels(IMAGENET_MEAN, IMAGENET_DEVIATION)
+        self.trunk = nn.Sequential(OrderedDict(scale=scale, network=nn.Sequential(pool5)))
+        self.classifier = alexnet.classifier if settings.teacher else None
+        if settings.layer == "port":
+            self.top = _port_top(deepcopy(alexnet.classifier), width, settings)
+        else:
+            self.top = Projection(self.POOL5, width, settings)
+        self._freeze()
+
+    @property
+    def network(self) -> nn.Module:
+        return self.trunk.get_submodule("network")
+
+
+class ConvImage(Encoder):
+    """Convolutions and maxima from the pixels on, trained from scratch: for small worlds."""
+
+    Settings = ConvnetSettings
+
+    def __init__(self, settings: ConvnetSettings, width: int, words: Words) -> None:
+        super().__init__()
+        self.preprocessing, self.views = _preprocessing(settings), settings.views
+        layers: list[nn.Module] = [RandomShift(settings.shift), ScalePixels((0.5,) * 3, (0.25,) * 3)]
+        below = 3
+        for channels in settings.channels:
+            layers += [
+                nn.Conv2d(below, channels, 3, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+                nn.MaxPool2d(2),  # strides in its place learn the training pictures by heart
+            ]
+            below = channels
+        self.trunk = nn.Identity()
+        self.top = nn.Sequential(*layers, MeanAndMax(), nn.Linear(2 * below, width))
+
+
+class RandomShift(nn.Module):
+    """(n, h, w, 3), each picture moved by up to `shift` pixels while training; what leaves on one side enters again."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if not self.training or not self.shift:
+            return pixels
+        n, height, width, _ = pixels.shape
+        down, right = torch.randint(-self.shift, self.shift + 1, (2, n, 1), device=pixels.device)
+        rows = (torch.arange(height, device=pixels.device) - down) % height  # (n, height)
+        columns = (torch.arange(width, device=pixels.device) - right) % width
+        picture = torch.arange(n, device=pixels.device)[:, None, None]
+        return pixels[picture, rows[:, :, None], columns[:, None, :]]
+
+
+class ScalePixels(nn.Module):
+    """(n, h, w, 3) uint8 -> (n, 3, h, w) float: mean and deviation as the network was trained, in [0, 1]."""
+
+    def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", 1 / (255 * torch.tensor(deviation)).view(1, 3, 1, 1))
+        self.register_buffer("shift", (torch.tensor(mean) / torch.tensor(deviation)).view(1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.permute(0, 3, 1, 2).float() * self.scale - self.shift
+
+
+class LastMap(nn.Module):
+    """(n, 3, h, w) -> (n, channels, h', w'): the last map of a timm network, in front of a pool that ends it."""
+
+    def __init__(self, network: Any, model: str) -> None:
+        super().__init__()
+        layers = getattr(network, "features", None)
+        if isinstance(layers, nn.Sequential) and isinstance(layers[-1], nn.MaxPool2d):
+            layers[-1] = nn.Identity()
+        if hasattr(network, "pre_logits"):  # VGG's fc6 and fc7
+            network.pre_logits = nn.Identity()
+        self.network, self.model = network, model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.network.forward_features(pixels)
+        if features.ndim != 4 or features.shape[1] != self.network.num_features:
+            raise XmrError(
+                f"encoders.image.model: {self.model} gives {tuple(features.shape)}, no map of (n, channels, height, "
+                "width); choose a convolutional network"
+            )
+        return features
+
+
+def _preprocessing(settings: PictureSettings) -> image.Preprocessing:
+    return image.Preprocessing(settings.size, settings.resize, settings.margin)
+
+
+def _pooling(settings: TimmMapSettings) -> nn.Module:
+    if settings.pooling == "weldon":
+        return WeldonPool(settings.n_max, settings.n_min, halved=settings.halved)
+    return MeanOfPlaces() if settings.pooling == "mean" else MaxOfPlaces()
+
+
+def _port_top(classifier: nn.Module, width: int, settings: AlexNetSettings) -> nn.Sequential:
+    """Pool5 -> fc6 -> fc7 -> a new layer, which starts as torch's layers do."""
+    names = ("dropout6", "fc6", "relu6", "dropout7", "fc7", "relu7")
+    layers = OrderedDict(zip(names, classifier.children(), strict=False))  # without its last, the classes
+    projection = Projection(AlexNet.FC, width, settings)
+    for layer in projection:
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
+    return nn.Sequential(layers | {"projection": projection})
+
+
+def _timm_scale(network: Any) -> "ScalePixels":
+    """As the network was trained."""
+    config = network.pretrained_cfg
+    return ScalePixels(config["mean"], config["std"])
+
+
+def _alexnet(weights: str) -> Any:
+    """torchvision's AlexNet with these weights, whose names in a file are torchvision's."""
+    from torchvision import models  # type: ignore[import-untyped]
+
+    try:
+        network = models.alexnet(weights=models.AlexNet_Weights.DEFAULT if weights == PRETRAINED else None)
+    except OSError as error:
+        raise XmrError(f"{WEIGHTS}: no download ({error}); give a safetensors file") from None
+    if weights != PRETRAINED:
+        fill(network, weights, WEIGHTS)
+    return network
+
+
+def _timm_network(model: str, weights: str, **options: Any) -> Any:
+    """timm's network of this name with these weights."""
+    import timm
+
+    if not timm.is_model(model):
+        raise XmrError(f"encoders.image.model: timm has no network {model!r}; see timm.list_models()")
+    try:
+        network = timm.create_model(model, pretrained=weights == PRETRAINED, **options)
+    except OSError as error:
+        raise XmrError(f"{WEIGHTS}: no download ({error}); give a safetensors file") from None
+    if weights != PRETRAINED:
+        fill(network, weights, WEIGHTS)
+    return network
+
+
+IMAGE_ENCODERS: dict[str, type[Any]] = {
+    "timm": TimmImage,
+    "timm-map": TimmMap,
+    "alexnet": AlexNet,
+    "convnet": ConvImage,
+}
