@@ -42,7 +42,7 @@ def main() -> None:
         return done.stdout
 
     folder.mkdir(parents=True)
-    xmr("init", "--recipe", "see-hear-read")
+    xmr("init", "--recipe", "see-hear-read", "--set", "size=small")
     sources = [part for source in options.pairs for part in ("--data", source.resolve())]
     weights = {"image": options.image_weights, "sound": options.sound_weights}
     settings = [

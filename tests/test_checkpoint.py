@@ -145,7 +145,12 @@ def test_restoring_asks_for_no_weights_file(saved: Path, tmp_path: Path) -> None
     config = load_config(
         None,
         recipe="see-hear-read",
-        assignments=["encoders.image.model=test_resnet", "encoders.image.weights=random", "encoders.text.channels=[4]"],
+        assignments=[
+            "size=small",
+            "encoders.image.model=test_resnet",
+            "encoders.image.weights=random",
+            "encoders.text.channels=[4]",
+        ],
     )
     encoders = {name: config.encoders[name] for name in ("image", "text")}
     model = AlignedModel(replace(config, encoders=encoders), Words(("a",), np.zeros((2, 3), dtype=np.float32)))

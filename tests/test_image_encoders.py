@@ -322,3 +322,35 @@ def test_an_exported_weldon_encoder_gives_what_torch_gives(size: int, tmp_path: 
 
 def test_an_exported_alexnet_gives_what_torch_gives(pool5: AlexNet, tmp_path: Path) -> None:
     check_export(pool5, some_pixels(3, 224), tmp_path)
+
+
+@pytest.mark.parametrize("n_levels", [0, 1, 3])
+def test_lower_levels_are_features_behind_those_that_the_classifier_sees(n_levels: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = TimmImage.Settings(model="test_resnet", weights="random", size=64, n_levels=n_levels)
+    encoder = TimmImage(settings, WIDTH, NO_WORDS).eval()
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet").eval()
+    pixels = some_pixels(2, 64)
+    scaled = encoder.trunk.get_submodule("scale")(pixels)
+    with torch.inference_mode():
+        features, last = encoder.trunk(pixels), network.forward_features(scaled)
+        levels = network.forward_intermediates(scaled, intermediates_only=True)[-n_levels:] if n_levels else []
+        torch.testing.assert_close(features[:, :96], network.forward_head(last, pre_logits=True))
+        torch.testing.assert_close(encoder.classifier(features), network.forward_head(last))
+    at = 96
+    for level in levels:
+        for pooled in (level.mean((2, 3)), level.amax((2, 3)), level.std((2, 3), correction=0).clamp(min=1e-3)):
+            torch.testing.assert_close(features[:, at : at + pooled.shape[1]], pooled, rtol=1e-4, atol=1e-4)
+            at += pooled.shape[1]
+    assert features.shape == (2, at)
+    path = tmp_path / "trunk.onnx"
+    to_onnx(encoder.trunk, pixels.numpy(), path, input_name="pixels", output_names=["features"], dynamic_axes=[0])
+    exported = Network(path, "cpu").run(pixels[:1].numpy())["features"]
+    np.testing.assert_allclose(exported, features[:1], rtol=1e-4, atol=1e-4)
+
+
+def test_more_levels_than_a_network_has_are_refused() -> None:
+    settings = TimmImage.Settings(model="test_resnet", weights="random", size=64, n_levels=9)
+    with pytest.raises(XmrError, match=r"n_levels: 9 found, the network has 5; set fewer"):
+        TimmImage(settings, WIDTH, NO_WORDS)

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from conftest import TINY, must_run, write_tiny_world
 
+from xmr.train.config import recipe_names
+
+TINY_TIMM = ("model=test_resnet", "weights=random", "size=32")
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -53,6 +56,36 @@ def test_the_commands_for_own_media_run(media: Path) -> None:
         # the command's own settings come last, so that they win
         name, *arguments = shlex.split(command)[1:]
         must_run(name, *extra, *arguments, cwd=media)
+
+
+def write_flickr8k(folder: Path, images: list[Path]) -> None:
+    """Some pictures as Flickr8k is published."""
+    (folder / "Flicker8k_Dataset").mkdir(parents=True)
+    names = [shutil.copy(image, folder / "Flicker8k_Dataset" / f"{image.stem}.png") for image in images]
+    lines = [f"{Path(name).name}#{k}\ta picture of {Path(name).stem} {k}\n" for name in names for k in range(5)]
+    (folder / "Flickr8k.token.txt").write_text("".join(lines))
+    for split, of in (("train", names[:-4]), ("dev", names[-4:-2]), ("test", names[-2:])):
+        (folder / f"Flickr_8k.{split}Images.txt").write_text("".join(f"{Path(name).name}\n" for name in of))
+
+
+@pytest.mark.parametrize("needs_voice", [False, True])
+def test_the_commands_for_published_systems_run(media: Path, needs_voice: bool) -> None:
+    if needs_voice and not any(map(shutil.which, ("flite", "espeak-ng"))):
+        pytest.skip("neither flite nor espeak-ng is here")
+    write_flickr8k(media / "data" / "flickr8k", sorted((media / "photos").glob("*.png"))[:40])
+    small = ["epochs=1", "batch_size=4", "words.min_count=1", *(f"encoders.image.{of}" for of in TINY_TIMM)]
+    for command in commands(blocks("Published systems")[0]):
+        name, *arguments = shlex.split(command)[1:]
+        if needs_voice == ("spoken" in arguments):
+            is_training = name == "train" and "--list" not in arguments
+            extra = [part for setting in small for part in ("--set", setting)] if is_training else []
+            must_run(name, *arguments, *extra, cwd=media)
+
+
+def test_the_table_of_the_readme_has_every_recipe_but_the_demo() -> None:
+    section = README.split("\n## Published systems\n")[1].split("\n## ")[0]
+    table = "".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`([\w-]+)`", table)) == set(recipe_names()) - {"quick"}
 
 
 def test_the_python_of_the_readme_runs(finished_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

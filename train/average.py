@@ -19,8 +19,9 @@ class Average:
     def __init__(self, model: AlignedModel, decay: float, stages: Sequence[TrainConfig]) -> None:
         self.decay = decay
         finetuned = {modality for stage in stages for modality in stage.finetune}
-        fixed = tuple(f"encoders.{modality}.trunk." for modality in model.modalities if modality not in finetuned)
-        self._names = [name for name in model.state_dict() if not name.startswith(fixed)]
+        fixed = [f"encoders.{modality}.trunk." for modality in model.modalities if modality not in finetuned]
+        fixed += [f"encoders.{modality}.classifier." for modality in model.modalities]
+        self._names = [name for name in model.state_dict() if not name.startswith(tuple(fixed))]
         self.tensors: dict[str, Tensor] = {}
         self.restart(model)
 
@@ -33,6 +34,12 @@ class Average:
         """Go on with these averages."""
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
+
+    def settle(self, model: AlignedModel) -> None:
+        """Take the weights of trunks that do not learn as they are: what is cached of files was made by these."""
+        state = model.state_dict()
+        settled = tuple(f"encoders.{name}.trunk." for name in model.modalities if model.encoder(name).is_frozen)
+        _copy({name: state[name] for name in self._names if name.startswith(settled)}, self.tensors)
 
     def update(self, model: AlignedModel, step: int) -> None:
         """After a step."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xmr.engine.errors import XmrError
-from xmr.engine.media import text
+from xmr.engine.media import MODALITIES, text
 from xmr.train.augment import random_view
 from xmr.train.datasets import Row
 from xmr.train.features import Features, cached_features
@@ -59,6 +59,7 @@ class Batches:
     ids: NDArray[np.int64]  # of each row, the number of what it shows
     batch_size: int
     seed: int
+    first_step: int = 0  # the step at which their first epoch begins
     _epoch: tuple[int, NDArray[np.int64], NDArray[np.float64]] | None = field(default=None, repr=False)
 
     @property
@@ -84,7 +85,8 @@ class Batches:
         return [self.rows[row] for row in self._draw(step)[0]]
 
     def _draw(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        epoch, place = divmod(step, self.n_steps)
+        epoch, place = divmod(step - self.first_step, self.n_steps)
+        epoch += -(-self.first_step // self.n_steps)  # orders that were drawn before are not drawn again
         if self._epoch is None or self._epoch[0] != epoch:
             rng = np.random.default_rng([self.seed, epoch, *self.name.encode()])
             self._epoch = (epoch, rng.permutation(len(self.rows)), rng.random(len(self.rows)))
@@ -100,25 +102,34 @@ def make_batches(
     *,
     kinds: Sequence[str] = (),
     per_caption: bool = False,
+    first_step: int = 0,
 ) -> list[Batches]:
-    """One set of batches for every two modalities that rows pair, or for each of the kinds, as image-speech-text."""
+    """One set of batches for every two modalities that rows pair, or for each of the kinds, as image-speech-text.
+
+    The image, where there is one, is the first of their modalities.
+    """
     numbers = id_numbers(rows)
-    wanted = [tuple(kind.split("-")) for kind in kinds] or list(combinations(modalities, 2))
     made = []
-    for kind in wanted:
-        if unknown := set(kind) - set(modalities):
-            raise XmrError(
-                f"batches: {'-'.join(kind)} asks for {min(unknown)}, encoders are of {', '.join(modalities)}"
-            )
+    for kind in _kinds(modalities, kinds):
         having = [row for row in rows if set(kind) <= set(row.modalities)]
         if per_caption and "text" in kind:
             having = [replace(row, captions=(caption,)) for row in having for caption in row.captions]
         if len(having) >= 2:
             ids = np.array([numbers[row.key] for row in having])
-            made.append(Batches(kind, having, ids, batch_size, seed))
+            made.append(Batches(kind, having, ids, batch_size, seed, first_step))
         elif kinds:
             raise XmrError(f"batches: {'-'.join(kind)} asked for, {len(having)} train rows have it; mend --data")
     return made
+
+
+def _kinds(modalities: Sequence[str], asked: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every two modalities, or the kinds that are asked for, each once."""
+    for kind in asked:
+        if unknown := set(kind.split("-")) - set(modalities):
+            raise XmrError(f"batches: {kind} asks for {min(unknown)}, encoders are of {', '.join(modalities)}")
+    ordered = [modality for modality in MODALITIES if modality in modalities]
+    named = [tuple(modality for modality in ordered if modality in kind.split("-")) for kind in asked]
+    return list(dict.fromkeys(named)) or list(combinations(ordered, 2))
 
 
 def id_numbers(rows: Iterable[Row]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xmr.engine.errors import XmrError
-from xmr.engine.media import image, sound
+from xmr.engine.media import MODALITIES, image, sound
 from xmr.train.encoders import ENCODERS, Encoder
 from xmr.train.settings import HeadSettings, TrainConfig
 from xmr.train.words import Words
@@ -22,7 +22,8 @@ class Outputs(NamedTuple):
     embeddings: Tensor  # (n, dim) unit rows, which are compared
     logits: Tensor | None  # (n, n_classes)
     at_own_length: Tensor  # (n, dim), the embeddings before they are brought to unit length
-    layers: list[Tensor]  # of each shared layer below the embedding, and the class softmax: (n, its width), unit rows
+    # of each shared layer below the embedding, and of the class softmax above it: (n, its width), unit rows
+    layers: list[Tensor]
 
 
 class Head(nn.Module):
@@ -51,8 +52,11 @@ class Head(nn.Module):
         active = torch.relu(last) if len(self.layers) else last
         logits = None if self.classes is None else self.classes(active)
         chosen = self._embedding(last, logits)
+        embeddings = functional.normalize(chosen, dim=1)
+        if self.embedding == "classes":
+            return Outputs(embeddings, logits, chosen, below)
         classes = [] if logits is None else [functional.normalize(logits.softmax(dim=1), dim=1)]
-        return Outputs(functional.normalize(chosen, dim=1), logits, chosen, below[:-1] + classes)
+        return Outputs(embeddings, logits, chosen, below[:-1] + classes)
 
     def _embedding(self, last: Tensor, logits: Tensor | None) -> Tensor:
         if self.embedding == "classes":
@@ -63,13 +67,14 @@ class Head(nn.Module):
 
 
 class AlignedModel(nn.Module):
-    """Encoders by modality, and the head."""
+    """Encoders by modality, the image's first, and the head."""
 
     def __init__(self, config: TrainConfig, words: Words) -> None:
         super().__init__()
         encoders = {
-            modality: ENCODERS[settings.name](settings, config.width, words)
-            for modality, settings in config.encoders.items()
+            modality: ENCODERS[config.encoders[modality].name](config.encoders[modality], config.width, words)
+            for modality in MODALITIES
+            if modality in config.encoders
         }
         for modality, encoder in encoders.items():
             _try_out(encoder, modality)
@@ -129,6 +134,7 @@ class AlignedModel(nn.Module):
                 names[name].requires_grad_(False)
         if not any(parameter.requires_grad for parameter in names.values()):
             raise XmrError("freeze: nothing is left to learn in a stage; name fewer parameters")
+        self.train(self.training)  # what learns no longer is as it is served, what learns anew is not
 
     def learning_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """The parameters that training changes, with their names."""

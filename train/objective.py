@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xmr.engine.errors import XmrError
 from xmr.train import losses
+from xmr.train.encoders import Encoder
 from xmr.train.model import AlignedModel, Outputs
 from xmr.train.settings import TrainConfig
 
@@ -40,7 +41,7 @@ class Objective(nn.Module):
         self.learned = nn.ParameterDict()
         for stage in stages:
             for name, settings in _used(stage):
-                _check(name, stage, model)
+                _check(name, stage, settings, model)
                 for key, value in _first_values(name, settings, model.dim, n_ids).items():
                     self.learned.setdefault(f"{name}_{key}", nn.Parameter(value))
 
@@ -48,8 +49,7 @@ class Objective(nn.Module):
         """The weighted losses of one batch, by name."""
         return {
             f"{batch.name}.{name}": settings.weight * TERMS[name](self, settings, model, batch)
-            for name, settings in _used(stage)
-            if not settings.batches or batch.name in settings.batches
+            for name, settings in losses_of(stage, batch.name).items()
         }
 
     def rows(self, batch: Batch, modality: str) -> Tensor:
@@ -64,6 +64,22 @@ class Objective(nn.Module):
     def temperature(self, name: str, settings: Any) -> float | Tensor:
         """As it stands in the settings, or as it has been learned."""
         return self.learned[f"{name}_log_temperature"].exp() if settings.is_learned else float(settings.temperature)
+
+
+def losses_of(stage: TrainConfig, kind: str) -> dict[str, Any]:
+    """The settings of the losses that batches of one kind have, by name."""
+    modalities = set(kind.split("-"))
+    return {name: settings for name, settings in _used(stage) if _is_for(name, settings, modalities)}
+
+
+def check_batches(stage: TrainConfig, kinds: Sequence[str]) -> None:
+    """XmrError for a loss that none of these kinds of batches has."""
+    for name, _ in _used(stage):
+        if not any(name in losses_of(stage, kind) for kind in kinds):
+            raise XmrError(
+                f"losses.{name}: is for none of the batches there are, {', '.join(kinds)}; mend what it says of "
+                "batches and modalities, or set its weight to 0"
+            )
 
 
 def has_order_similarity(stages: Sequence[TrainConfig]) -> bool:
@@ -83,10 +99,25 @@ def _used(stage: TrainConfig) -> Iterator[tuple[str, Any]]:
     return ((name, settings) for name, settings in stage.losses.items() if settings.weight)
 
 
-def _check(name: str, stage: TrainConfig, model: AlignedModel) -> None:
+def _is_for(name: str, settings: Any, modalities: set[str]) -> bool:
+    if settings.batches and modalities not in [set(kind.split("-")) for kind in settings.batches]:
+        return False
+    if name != "kl_transfer":
+        return True
+    return "image" in modalities and bool(modalities & set(settings.modalities or modalities))
+
+
+def _check(name: str, stage: TrainConfig, settings: Any, model: AlignedModel) -> None:
     """What a loss needs of the model, before any work."""
     if name == "reconstruction" and not {"image", "speech", "text"} >= set(model.modalities):
         raise XmrError(f"losses.reconstruction: is for image, speech and text; found {', '.join(model.modalities)}")
+    if name == "sampled_impostors" and settings.matchmap != "none":
+        for modality in model.modalities:
+            if type(model.encoder(modality)).maps is Encoder.maps:
+                raise XmrError(
+                    f"losses.sampled_impostors.matchmap: the encoder of {modality} keeps no map of where and when; "
+                    "choose one that does, as timm-map and davenet, or set it to none"
+                )
     if name == "kl_transfer":
         n_classes = _n_classes(teacher_of(model))
         if stage.finetune.get("image"):
@@ -162,10 +193,8 @@ def _sigmoid(objective: Objective, settings: Any, model: AlignedModel, batch: Ba
 
 def _kl_transfer(objective: Objective, settings: Any, model: AlignedModel, batch: Batch) -> Tensor:
     """The classes that the teacher sees in the image are what every modality's class softmax should give."""
-    if "image" not in batch.features:
-        return batch.ids.new_zeros((), dtype=torch.float32)
     with torch.no_grad():
-        teacher = teacher_of(model)(batch.features["image"]).float().softmax(dim=1)
+        teacher = teacher_of(model)(batch.features["image"].float()).softmax(dim=1)
     taught = settings.modalities or tuple(batch.outputs)
     logits = {modality: batch.outputs[modality].logits for modality in taught if modality in batch.outputs}
     return _total(losses.kl_transfer(of.float(), teacher) for of in logits.values() if of is not None)
@@ -195,9 +224,12 @@ def _sampled_impostors(objective: Objective, settings: Any, model: AlignedModel,
         if settings.matchmap == "none":
             scores.append(objective.rows(batch, a) @ objective.rows(batch, b).T)
             continue
-        images, _ = model.maps(a, batch.features[a])
-        sounds, n_frames = model.maps(b, batch.features[b])
-        scores.append(losses.matchmap_similarity(images.float(), sounds.float(), n_frames, kind=settings.matchmap))
+        images, _ = model.maps(a, batch.features[a].float())
+        sounds, n_frames = model.maps(b, batch.features[b].float())
+        if images.shape[1] != sounds.shape[1]:
+            found = f"{images.shape[1]} channels of {a}, {sounds.shape[1]} of {b}"
+            raise XmrError(f"losses.sampled_impostors.matchmap: {found}; give both encoders' maps the same number")
+        scores.append(losses.matchmap_similarity(images, sounds, n_frames, kind=settings.matchmap))
     ids = _ids(settings, batch)
     return _total(losses.sampled_impostors(of, ids, settings.margin, generator) for of in scores)
 

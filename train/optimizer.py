@@ -13,9 +13,11 @@ from xmr.train.settings import TrainConfig
 
 def make_optimizer(stage: TrainConfig, parameters: Mapping[str, torch.nn.Parameter]) -> torch.optim.Optimizer:
     """An optimiser that knows nothing yet. Each group has `full_rate`, its learning rate at the highest."""
-    for pattern in stage.rates:
+    for pattern, share in stage.rates.items():
         if not any(fnmatchcase(name, pattern) for name in parameters):
             raise XmrError(f"rates: {pattern!r} is the name of nothing that learns in its stage; mend the name")
+        if share < 0:
+            raise XmrError(f"rates: {share} found for {pattern!r}, a share of the learning rate is at least 0")
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in parameters.items():
         share = next((share for pattern, share in stage.rates.items() if fnmatchcase(name, pattern)), 1.0)

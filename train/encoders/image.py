@@ -36,15 +36,55 @@ class TimmImage(Encoder):
         self.preprocessing, self.views = _preprocessing(settings), settings.views
         dropout = {"drop_rate": settings.trunk_dropout} if settings.trunk_dropout else {}
         network = _timm_network(settings.model, settings.weights, **dropout)
-        self.classifier = network.get_classifier()
+        pooled = Levels(network, settings.n_levels)
+        self.classifier = nn.Sequential(FirstFeatures(network.head_hidden_size), network.get_classifier())
         network.reset_classifier(0)
-        self.trunk = nn.Sequential(OrderedDict(scale=_timm_scale(network), network=network))
-        self.top = Projection(network.head_hidden_size, width, settings)
+        self.trunk = nn.Sequential(OrderedDict(scale=_timm_scale(network), pooled=pooled))
+        self.top = Projection(pooled.dim, width, settings)
         self._freeze()
 
     @property
     def network(self) -> nn.Module:
-        return self.trunk.get_submodule("network")
+        return self.trunk.get_submodule("pooled.network")
+
+
+class Levels(nn.Module):
+    """Pixels -> what the network's classifier sees; then, of its last n resolutions, the mean, maximum and deviation.
+
+    The last layer of a classifier has forgotten colours and textures that captions speak of.
+    """
+
+    def __init__(self, network: Any, n_levels: int) -> None:
+        super().__init__()
+        self.network, self.n_levels = network, n_levels
+        self.dim = int(network.head_hidden_size)
+        if n_levels:
+            widths = [int(level["num_chs"]) for level in network.feature_info]
+            if n_levels > len(widths):
+                raise XmrError(f"encoders.image.n_levels: {n_levels} found, the network has {len(widths)}; set fewer")
+            self.dim += 3 * sum(widths[-n_levels:])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if not self.n_levels:
+            features: Tensor = self.network(pixels)
+            return features
+        last, levels = self.network.forward_intermediates(pixels, indices=self.n_levels)
+        pooled = [self.network.forward_head(last)]
+        for level in levels:
+            deviations = level.var(dim=(2, 3), correction=0).clamp(min=1e-6).sqrt()
+            pooled += [level.mean(dim=(2, 3)), level.amax(dim=(2, 3)), deviations]
+        return torch.cat(pooled, dim=1)
+
+
+class FirstFeatures(nn.Module):
+    """(n, d) -> its first columns."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features[:, : self.dim]
 
 
 class TimmMap(Encoder):

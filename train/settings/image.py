@@ -31,6 +31,9 @@ class TimmSettings(PictureSettings, ProjectionSettings):
     name: str = setting("timm", "a pretrained network of the timm library, frozen")
     model: str = setting("tf_efficientnet_lite0", "its name in timm")
     weights: str = setting(PRETRAINED, "safetensors file with its weights; pretrained: download them; random: none")
+    n_levels: int = setting(
+        0, "of its last resolutions, those whose mean, maximum and deviation are features too", at_least=0
+    )
     trunk_dropout: float = setting(
         0.0,
         "share of the units dropped inside the network where it learns; 0.5 as published for VGG",
