@@ -97,7 +97,7 @@ class Model:
         if modality == "text" and isinstance(item, str):
             ids = text.encode(item, preprocessing)
             if len(ids) == 0:
-                n_words = len(preprocessing.vocabulary)
+                n_words = len(set(preprocessing.vocabulary) - set(text.MARKS))
                 raise XmrError(f"{item!r}: none of its words is among the {n_words} the model knows; word it otherwise")
             return [ids]
         pieces = decode.decode(decode.Task(Path(item), modality), preprocessing).pieces

@@ -33,9 +33,11 @@ from xmr.engine.model import (
 from xmr.engine.runtime import Network
 from xmr.engine.search import top_k
 from xmr.train.checkpoint import Checkpoint, restore_model
+from xmr.train.config import stage_configs
 from xmr.train.datasets import Row, read_rows, select
 from xmr.train.encoders import Encoder
 from xmr.train.model import AlignedModel, Head
+from xmr.train.objective import has_order_similarity
 from xmr.train.onnx_network import to_onnx
 
 GATE = 0.9999  # smallest cosine between what torch and the exported network make of one item
@@ -60,6 +62,8 @@ def export(
 ) -> list[Parity]:
     """Write the exported model folder, replacing one that is there; nothing is written if the parity gate is missed."""
     model = restore_model(checkpoint).eval()
+    if has_order_similarity(stage_configs(checkpoint.config)):
+        note("trained as order embeddings, but what is exported is ranked by cosine; expect lower recalls than at eval")
     items = _parity_items(model, checkpoint)
     with _replaced(folder) as unborn:
         (unborn / "onnx").mkdir()

@@ -41,10 +41,10 @@ from xmr.train.checkpoint import (
 )
 from xmr.train.config import dump_config, stage_configs
 from xmr.train.datasets import Row, read_rows, select
-from xmr.train.evaluate import evaluate, score_of
+from xmr.train.evaluate import evaluate, matched_items, score_of
 from xmr.train.model import AlignedModel
-from xmr.train.objective import Batch, Objective, has_order_similarity
-from xmr.train.optimizer import make_optimizer, share_of_rate
+from xmr.train.objective import Batch, Objective, check_batches, has_order_similarity, losses_of
+from xmr.train.optimizer import check_handing_on, make_optimizer, share_of_rate
 from xmr.train.settings import TrainConfig
 from xmr.train.words import NO_WORDS, make_words
 
@@ -52,6 +52,7 @@ METRICS_NAME = "metrics.jsonl"
 SETTINGS_NAME = "config.toml"
 TENSORBOARD_NAME = "tensorboard"
 NAMED_ROWS = 5  # of a batch whose loss is not finite
+LESS = "train with a smaller learning_rate, or a clip_norm"
 
 
 @dataclass
@@ -90,6 +91,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     average: Average | None
     step: int = 0
+    n_entered: int = 0  # stages that have begun
     best: float = -math.inf
     metrics: dict[str, Any] | None = None
 
@@ -101,6 +103,11 @@ class Run:
     def stage(self) -> Stage:
         """The one that the next step is of, or the last."""
         return next((stage for stage in self.stages if self.step < stage.end), self.stages[-1])
+
+    @property
+    def entered(self) -> Stage | None:
+        """The one that has begun last: what model, features and optimiser are set up for."""
+        return self.stages[self.n_entered - 1] if self.n_entered else None
 
     @property
     def epoch(self) -> int:
@@ -116,9 +123,7 @@ class Run:
     @property
     def learning(self) -> dict[str, torch.nn.Parameter]:
         """The parameters that the present stage changes."""
-        return dict(self.model.learning_parameters()) | {
-            f"{OBJECTIVE}{name}": parameter for name, parameter in self.objective.named_parameters()
-        }
+        return _learning(self.model, self.objective)
 
 
 def fit(
@@ -149,7 +154,7 @@ def fit(
     try:
         with _interrupts() as is_interrupted:
             while run.step < run.n_steps:
-                if run.step == run.stage.first_step:
+                if run.stage is not run.entered:
                     _enter_stage(run, folder, cache, progress, note)
                 with progress("training") as show:
                     _run_stage(run, folder, writer, show, is_interrupted, note)
@@ -163,22 +168,19 @@ def train_step(run: Run) -> dict[str, float]:
     stage = run.stage
     # dropout too is a function of the step
     torch.manual_seed(run.config.seed * 1_000_003 + run.step)
-    run.model.train()
+    if not run.model.training:
+        run.model.train()
     share = share_of_rate(stage.settings, run.step - stage.first_step, stage.steps_per_epoch, stage.n_steps)
     for group in run.optimizer.param_groups:
         group["lr"] = group["full_rate"] * share
     run.optimizer.zero_grad(set_to_none=True)
-    losses: dict[str, Tensor] = {}
-    use_bf16 = run.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    for kind in stage.kinds:
-        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=use_bf16):
-            batch = _batch(run, kind)
-        losses |= run.objective(run.model, stage.settings, batch)  # scores of bfloat16 would swamp the margins
-    total = torch.stack(list(losses.values())).sum()
-    _check_finite(run, "loss", total)
-    total.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(run.learning.values(), stage.settings.clip_norm or math.inf)
-    _check_finite(run, "gradient", norm)
+    with _unless_finite(run.model):
+        losses = _losses(run)
+        total = torch.stack(list(losses.values())).sum()
+        _check_finite(run, "loss", total)
+        total.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(run.learning.values(), stage.settings.clip_norm or math.inf)
+        _check_finite(run, "gradient", norm)
     run.optimizer.step()
     if run.average is not None:
         run.average.update(run.model, run.step)
@@ -210,28 +212,25 @@ def _prepare(
     """Everything a run needs, before its first step or where its checkpoint stands."""
     settings = stage_configs(config)
     rows = _rows(config, cache, note)
-    if checkpoint is not None:
-        model = restore_model(checkpoint, is_averaged=False)
-    else:
-        captions = [caption for row in rows if row.split == "train" for caption in row.captions]
-        words = make_words(config.words, captions, config.seed) if "text" in config.encoders else NO_WORDS
-        torch.manual_seed(config.seed)
-        model = AlignedModel(config, words)
+    train_rows = [row for row in rows if row.split == "train"]
+    _stages(settings, train_rows)  # what can't be is said before any file is decoded
+    model = _model(config, checkpoint, train_rows).to(device)
+    objective = Objective(settings, model, len(id_numbers(train_rows))).to(device)
     for stage in settings:
         model.set_learning(stage)
-    model.to(device)
-    model.set_learning(settings[0])
-    n_ids = len(id_numbers(row for row in rows if row.split == "train"))
-    objective = Objective(settings, model, n_ids).to(device)
+        make_optimizer(stage, _learning(model, objective))
+    n_entered = int(checkpoint.state["n_entered"]) if checkpoint is not None else 0
+    present = settings[max(0, n_entered - 1)]
+    model.set_learning(present)
+    optimizer = make_optimizer(present, _learning(model, objective))
     store, readable, errors = load_store(model, rows, cache, device, progress, with_views=True)
     for sentence in errors:
         note(f"skipped: {sentence}")
     stages = _stages(settings, [row for row in readable if row.split == "train"])
-    optimizer = make_optimizer(settings[0], dict(model.learning_parameters()))
     average = Average(model, config.ema_decay, settings) if config.ema_decay else None
-    run = Run(config, model, objective, stages, store, readable, device, optimizer, average)
+    run = Run(config, model, objective, stages, store, readable, device, optimizer, average, n_entered=n_entered)
     if checkpoint is not None:
-        _restore(run, checkpoint, cache, progress)
+        _restore(run, checkpoint)
     sizes = ", ".join(f"{len(kind.rows)} {kind.name}" for kind in stages[0].kinds)
     n_val = sum(row.split == "val" for row in readable)
     note(f"{sizes} rows, {n_val} val rows, {run.n_steps} steps on {device.type}")
@@ -253,7 +252,11 @@ def _rows(config: TrainConfig, cache: Path, note: Callable[[str], None]) -> list
             f"recipe {config.recipe} asks for {lacking[0]}, which no train row of {sources} has; add --data with it, "
             f"or train without: --set 'modalities={json.dumps(there)}'"
         )
-    return [*train_rows, *select(rows, "val", modalities)]
+    val_rows = select(rows, "val", modalities)
+    for pair in config.select_on if val_rows else ():
+        if pair.count("-") != 1 or not matched_items(val_rows, *pair.split("-"))[0].contents:
+            raise XmrError(f"select_on: no val rows of {sources} pair {pair}; mend --data, or name another pair")
+    return [*train_rows, *val_rows]
 
 
 def _with_captions(row: Row, which: str) -> Row:
@@ -261,9 +264,26 @@ def _with_captions(row: Row, which: str) -> Row:
     return row if len(chosen) == len(row.captions) else replace(row, captions=chosen)
 
 
+def _model(config: TrainConfig, checkpoint: Checkpoint | None, train_rows: list[Row]) -> AlignedModel:
+    """As it begins, or as a checkpoint left it."""
+    if checkpoint is not None:
+        return restore_model(checkpoint, is_averaged=False)
+    captions = [caption for row in train_rows for caption in row.captions]
+    words = make_words(config.words, captions, config.seed) if "text" in config.encoders else NO_WORDS
+    torch.manual_seed(config.seed)
+    return AlignedModel(config, words)
+
+
+def _learning(model: AlignedModel, objective: Objective) -> dict[str, torch.nn.Parameter]:
+    """The parameters that training changes, those of the losses among them."""
+    of_losses = {f"{OBJECTIVE}{name}": parameter for name, parameter in objective.named_parameters()}
+    return dict(model.learning_parameters()) | of_losses
+
+
 def _stages(settings: list[TrainConfig], train_rows: list[Row]) -> list[Stage]:
     stages: list[Stage] = []
     for stage in settings:
+        first_step = stages[-1].end if stages else 0
         kinds = make_batches(
             train_rows,
             list(stage.encoders),
@@ -271,48 +291,63 @@ def _stages(settings: list[TrainConfig], train_rows: list[Row]) -> list[Stage]:
             stage.seed,
             kinds=stage.batches,
             per_caption=stage.per_caption,
+            first_step=first_step,
         )
         if not kinds:
             raise XmrError(f"{', '.join(stage.data)}: fewer than two train rows could be read; mend --data")
-        stages.append(Stage(stage, kinds, stages[-1].end if stages else 0))
+        check_batches(stage, [kind.name for kind in kinds])
+        if stages and not stage.fresh_optimizer:
+            check_handing_on(stages[-1].settings, stage)
+        stages.append(Stage(stage, [kind for kind in kinds if losses_of(stage, kind.name)], first_step))
     return stages
 
 
-def _restore(run: Run, checkpoint: Checkpoint, cache: Path, progress: Progress) -> None:
+def _restore(run: Run, checkpoint: Checkpoint) -> None:
     """Put the run where its checkpoint stands."""
     run.step, run.best = checkpoint.step, float(checkpoint.state["best"])
     run.metrics = checkpoint.state["metrics"]
-    run.objective.load_state_dict(named(checkpoint.tensors, OBJECTIVE))
+    try:
+        run.objective.load_state_dict(named(checkpoint.tensors, OBJECTIVE))
+    except RuntimeError:
+        raise XmrError(
+            f"{', '.join(run.config.data)}: other train rows than those the checkpoint was trained on, so that its "
+            "losses have other classes; give the same --data, or train anew"
+        ) from None
     if run.average is not None:
         run.average.load(named(checkpoint.tensors, AVERAGE))
-    # a stage that begins with this very step is entered by the loop; what the one before knew is handed on to it
-    stage = next((stage for stage in reversed(run.stages) if stage.first_step < max(run.step, 1)), run.stages[0])
-    _set_up_stage(run, stage, cache, progress)
     restore_optimizer(checkpoint.tensors, run.optimizer, run.learning)
 
 
-def _set_up_stage(run: Run, stage: Stage, cache: Path, progress: Progress) -> None:
-    """What learns, what is read from the cache, and an optimiser that knows nothing."""
-    run.model.set_learning(stage.settings)
-    learning = frozenset(name for name in run.model.modalities if not run.model.encoder(name).is_frozen)
-    if run.store.learning or learning:  # other features are needed than before
-        run.store, _, _ = load_store(run.model, run.rows, cache, run.device, progress, with_views=True)
-    run.optimizer = make_optimizer(stage.settings, run.learning)
-
-
 def _enter_stage(run: Run, folder: Path, cache: Path, progress: Progress, note: Callable[[str], None]) -> None:
+    """Let the stage of the next step begin: its weights, what learns, what is read from the cache, its optimiser."""
     stage = run.stage
+    is_first = run.entered is None
     known = optimizer_tensors(run.optimizer, run.learning)
-    if stage.settings.start == "best" and run.step and (folder / BEST_NAME).is_file():
-        run.model.load_state_dict(model_tensors(load_checkpoint(folder / BEST_NAME)))
-        if run.average is not None:
-            run.average.restart(run.model)
-    _set_up_stage(run, stage, cache, progress)
+    if stage.settings.start == "best" and not is_first:
+        _start_from_best(run, folder, note)
+    run.model.set_learning(stage.settings)
+    if not is_first and any(other.settings.finetune for other in run.stages):  # other features than before
+        run.store, _, _ = load_store(run.model, run.rows, cache, run.device, progress, with_views=True)
+    if run.average is not None:
+        run.average.settle(run.model)
+    run.optimizer = make_optimizer(stage.settings, run.learning)
     if not stage.settings.fresh_optimizer:
         restore_optimizer(known, run.optimizer, run.learning)
+    run.n_entered += 1
+    if not is_first:  # the best model is soon another, and a resumed run begins the stage with this one
+        _save(run, folder / CHECKPOINT_NAME)
     if len(run.stages) > 1:
         n_learning = sum(parameter.numel() for parameter in run.learning.values())
-        note(f"stage {run.stages.index(stage) + 1} of {len(run.stages)}: {n_learning:,} numbers learn")
+        note(f"stage {run.n_entered} of {len(run.stages)}: {n_learning:,} numbers learn")
+
+
+def _start_from_best(run: Run, folder: Path, note: Callable[[str], None]) -> None:
+    if not (folder / BEST_NAME).is_file():
+        note(f"stage {run.n_entered + 1}: no val rows tell which weights are the best; it starts with the last")
+        return
+    run.model.load_state_dict(model_tensors(load_checkpoint(folder / BEST_NAME)))
+    if run.average is not None:
+        run.average.restart(run.model)
 
 
 def _run_stage(
@@ -344,9 +379,28 @@ def _step_or_save(run: Run, folder: Path) -> dict[str, float]:
     """A step; where it can't be made, the last good one is kept."""
     try:
         return train_step(run)
-    except NotFiniteError:
+    except NotFiniteError as error:
+        if not _has_finite_weights(run):
+            raise NotFiniteError(f"{error}; the step before broke the weights, which were not kept; {LESS}") from None
         _save(run, folder / CHECKPOINT_NAME)
+        raise NotFiniteError(f"{error}; the checkpoint is that of the step before; {LESS}") from None
+
+
+@contextmanager
+def _unless_finite(model: AlignedModel) -> Iterator[None]:
+    """A step that is not made leaves no trace in the statistics of batch norm either."""
+    learning = (module for module in model.modules() if module.training)
+    before = [(buffer, buffer.clone()) for module in learning for buffer in module.buffers(recurse=False)]
+    try:
+        yield
+    except NotFiniteError:
+        for buffer, value in before:
+            buffer.copy_(value)
         raise
+
+
+def _has_finite_weights(run: Run) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in run.learning.values())
 
 
 def _check_finite(run: Run, what: str, value: Tensor) -> None:
@@ -355,9 +409,19 @@ def _check_finite(run: Run, what: str, value: Tensor) -> None:
     rows = [row.id for kind in run.stage.kinds for row in kind.rows_at(run.step)]
     more = f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
     raise NotFiniteError(
-        f"the {what} is {value.item()} at step {run.step}, on the rows {', '.join(rows[:NAMED_ROWS])}{more}; the "
-        "checkpoint is that of the step before: train with a smaller learning_rate, or a clip_norm"
+        f"the {what} is {value.item()} at step {run.step}, on the rows {', '.join(rows[:NAMED_ROWS])}{more}"
     )
+
+
+def _losses(run: Run) -> dict[str, Tensor]:
+    """Of one batch of every kind, by name."""
+    losses: dict[str, Tensor] = {}
+    use_bf16 = run.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    for kind in run.stage.kinds:
+        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=use_bf16):
+            batch = _batch(run, kind)
+        losses |= run.objective(run.model, run.stage.settings, batch)  # scores of bfloat16 would swamp the margins
+    return losses
 
 
 def _batch(run: Run, kind: Batches) -> Batch:
@@ -374,6 +438,8 @@ def _batch(run: Run, kind: Batches) -> Batch:
 
 def _end_epoch(run: Run, stage: Stage, folder: Path, writer: SummaryWriter, note: Callable[[str], None]) -> None:
     epoch = (run.step - stage.first_step) // stage.steps_per_epoch
+    if not _has_finite_weights(run):
+        raise NotFiniteError(f"step {run.step} broke the weights, which were not kept; {LESS}")
     is_due = epoch % run.config.eval_every == 0 or run.step >= stage.end
     if is_due and any(row.split == "val" for row in run.rows):
         _evaluate(run, folder, writer, note)
@@ -383,9 +449,8 @@ def _end_epoch(run: Run, stage: Stage, folder: Path, writer: SummaryWriter, note
 def _evaluate(run: Run, folder: Path, writer: SummaryWriter, note: Callable[[str], None]) -> None:
     """Retrieval on the val rows; the best model so far is kept."""
     val_rows = [row for row in run.rows if row.split == "val"]
-    is_order = has_order_similarity([stage.settings for stage in run.stages])
     with run.average.in_place(run.model) if run.average is not None else nullcontext():
-        results = evaluate(run.model, run.store, val_rows, run.device, similarity="order" if is_order else "dot")
+        results = _results(run, val_rows)
         run.metrics = {"val": results}
         score = score_of(results, run.config.select_by, run.config.select_on)
         if score > run.best:
@@ -399,11 +464,22 @@ def _evaluate(run: Run, folder: Path, writer: SummaryWriter, note: Callable[[str
     note(f"epoch {run.epoch} of {run.n_epochs}: val mAP {shown}")
 
 
+def _results(run: Run, val_rows: list[Row]) -> list[dict[str, Any]]:
+    is_order = has_order_similarity([stage.settings for stage in run.stages])
+    try:
+        return evaluate(run.model, run.store, val_rows, run.device, similarity="order" if is_order else "dot")
+    except ValueError as error:
+        if "NaN" not in str(error):
+            raise
+        raise NotFiniteError(f"the model gives no numbers after step {run.step} ({error}); {LESS}") from None
+
+
 def _save(run: Run, path: Path, *, is_to_go_on: bool = True) -> None:
     state = {
         "step": run.step,
         "epoch": run.epoch,
         "n_epochs": run.n_epochs,
+        "n_entered": run.n_entered,
         "best": run.best,
         "metrics": run.metrics,
     }

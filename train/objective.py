@@ -112,8 +112,10 @@ def _check(name: str, stage: TrainConfig, settings: Any, model: AlignedModel) ->
     if name == "reconstruction" and not {"image", "speech", "text"} >= set(model.modalities):
         raise XmrError(f"losses.reconstruction: is for image, speech and text; found {', '.join(model.modalities)}")
     if name == "sampled_impostors" and settings.matchmap != "none":
+        kinds = settings.batches or ["-".join(model.modalities)]
         for modality in model.modalities:
-            if type(model.encoder(modality)).maps is Encoder.maps:
+            is_mapped = any(modality in kind.split("-") for kind in kinds)
+            if is_mapped and type(model.encoder(modality)).maps is Encoder.maps:
                 raise XmrError(
                     f"losses.sampled_impostors.matchmap: the encoder of {modality} keeps no map of where and when; "
                     "choose one that does, as timm-map and davenet, or set it to none"

@@ -31,6 +31,15 @@ def make_optimizer(stage: TrainConfig, parameters: Mapping[str, torch.nn.Paramet
     return _optimizer(stage, tables)
 
 
+def check_handing_on(before: TrainConfig, stage: TrainConfig) -> None:
+    """XmrError where a stage is to go on with what the optimiser of another kind knew."""
+    if (before.optimizer == "sgd") != (stage.optimizer == "sgd"):
+        raise XmrError(
+            f"fresh_optimizer: false found, but {stage.optimizer} can't go on with what {before.optimizer} knew; "
+            "set it to true, or choose the same optimizer"
+        )
+
+
 def _optimizer(stage: TrainConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if stage.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=stage.learning_rate, momentum=stage.momentum)
