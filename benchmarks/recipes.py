@@ -3,9 +3,9 @@
     python benchmarks/recipes.py --image-text IMAGES_TEXT --image-sound IMAGES_SOUND --speech SPEECH \\
         --image-weights EFFICIENTNET_LITE0 --sound-weights SOUNDNET8 --folder OUT
 
-The sources are folders with a pairs.jsonl, as `xmr train --data` takes them; without one, the systems that need it are
-left out. The weights are safetensors files. Features are cached before anything is timed. Everything is written below
-OUT; a system that has a report there is not trained again, so an interrupted run goes on.
+The sources are as `xmr train --data` takes them (speech that is called `sound`: spoken-pairs:FOLDER); without one, the
+systems that need it are left out. The weights are safetensors files. Features are cached before anything is timed.
+Everything is written below OUT; a system that has a report there is not trained again, so an interrupted run goes on.
 """
 
 import argparse
@@ -16,6 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from xmr.train.config import anchored_source
 
 XMR = Path(sys.executable).with_name("xmr")
 
@@ -54,7 +56,7 @@ SYSTEMS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for source in ("image-text", "image-sound", "speech"):
-        parser.add_argument(f"--{source}", type=Path)
+        parser.add_argument(f"--{source}")
     parser.add_argument("--image-weights", type=Path, required=True)
     parser.add_argument("--sound-weights", type=Path)
     parser.add_argument("--only", help="names of systems, as 'cmpm,vsepp vse++'; default: all")
@@ -62,11 +64,14 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [name.strip() for name in options.only.split(",")] if options.only else None
+    names = [system.name for system in SYSTEMS]
+    wanted = [name.strip() for name in options.only.split(",")] if options.only else names
+    if unknown := set(wanted) - set(names):
+        parser.error(f"--only {min(unknown)}: unknown; there are {', '.join(names)}")
     reports = [
         train_and_evaluate(system, folder, options)
         for system in SYSTEMS
-        if (wanted is None or system.name in wanted) and all(getattr(options, source) for source in system.sources)
+        if system.name in wanted and all(getattr(options, source) for source in system.sources)
     ]
     for query, gallery in (("image", "text"), ("image", "speech"), ("image", "sound"), ("text", "sound")):
         print_table(reports, query, gallery)
@@ -87,7 +92,8 @@ def train_and_evaluate(system: System, folder: Path, options: argparse.Namespace
         for name, file in weights.items()
         for part in ("--set", f"encoders.{name}.weights={json.dumps(str(file.resolve()))}")
     ]
-    data = [part for source in system.sources for part in ("--data", str(getattr(options, source).resolve()))]
+    sources = [anchored_source(getattr(options, source), Path.cwd()) for source in system.sources]
+    data = [part for source in sources for part in ("--data", source)]
     train = ["train", "--recipe", system.recipe, *data, *choice, "--checkpoint", str(checkpoint), "--overwrite"]
     run(folder, *train, "--set", "stages=[]", "--set", "epochs=1", "--set", "words.epochs=1")  # caches the features
     start = time.perf_counter()

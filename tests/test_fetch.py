@@ -562,7 +562,7 @@ def test_what_needs_a_form_says_whom_to_ask(tmp_path: Path) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean flickr8k"):
         find("flikr8k")
-    with pytest.raises(UsageError, match="one of cub, cub-captions"):
+    with pytest.raises(UsageError, match="known are cub, cub-captions"):
         find("zzz")
 
 

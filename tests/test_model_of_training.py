@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xmr.engine.errors import XmrError
-from xmr.train.config import load_config
+from xmr.train.config import load_config, stage_configs
 from xmr.train.model import AlignedModel, Head
 from xmr.train.settings import HeadSettings, TrainConfig
 from xmr.train.words import Words
@@ -119,6 +119,18 @@ def test_word_vectors_that_were_made_not_to_learn_never_do() -> None:
         found = learning(model, stage)
         assert "encoders.text.top.vectors.weight" not in found
         assert "encoders.text.top.top.weight" in found
+
+
+def test_dsve_lets_learn_what_is_on_top_of_the_image_then_the_text_then_the_image_from_its_third_block() -> None:
+    tiny = ["encoders.image.model=test_resnet", "encoders.image.weights=random", "encoders.image.size=64"]
+    tiny += ["encoders.image.channels=4", "encoders.text.units=4", "width=4"]
+    config = load_config(None, recipe="dsve", assignments=tiny)
+    model = AlignedModel(config, WORDS)
+    first, second, third = (learning(model, stage) for stage in stage_configs(config))
+    text = names_of(model, "encoders.text.") - {"encoders.text.top.vectors.weight"}
+    assert first == names_of(model, "encoders.image.top.")
+    assert second == first | text
+    assert third == second | names_of(model, ".layer3.", ".layer4.")
 
 
 def modes(model: AlignedModel) -> dict[str, bool]:

@@ -115,7 +115,7 @@ def test_a_constant_rate_stays_behind_the_warm_up() -> None:
 
 def test_a_warm_up_longer_than_the_stage_never_ends() -> None:
     for schedule in ("cosine", "constant", "step"):
-        assert shares(TrainConfig(schedule=schedule, warmup_steps=50), 4) == [0.02, 0.04, 0.06, 0.08]  # type: ignore[arg-type]
+        assert shares(TrainConfig(schedule=schedule, warmup_steps=50), 4) == [0.02, 0.04, 0.06, 0.08]
 
 
 def test_steps_come_at_the_named_epochs_and_again_and_again() -> None:

@@ -11,6 +11,7 @@ from xmr.engine.info import CHECKPOINT_NAME
 from xmr.train.checkpoint import load_checkpoint, restore_model
 from xmr.train.config import load_config, recipe_facts, recipe_names, stage_configs
 from xmr.train.fit import METRICS_NAME, fit
+from xmr.train.settings import TrainConfig
 
 SYSTEMS = [
     (name, variant)
@@ -77,6 +78,19 @@ def tiny(recipe: str, variant: str, data: Path) -> Any:
 
 
 @pytest.mark.parametrize(("recipe", "variant"), SYSTEMS, ids=lambda part: part or "one")
+def test_a_small_size_has_the_losses_of_the_full_one(recipe: str, variant: str) -> None:
+    full, small = (
+        load_config(None, recipe=recipe, assignments=[f"size={size}", f'variant="{variant}"'])
+        for size in ("full", "small")
+    )
+    assert used_losses(small) == used_losses(full)
+
+
+def used_losses(config: TrainConfig) -> set[str]:
+    return {name for stage in stage_configs(config) for name, settings in stage.losses.items() if settings.weight}
+
+
+@pytest.mark.parametrize(("recipe", "variant"), SYSTEMS, ids=lambda part: part or "one")
 def test_a_recipe_trains_and_is_restored(recipe: str, variant: str, spoken_rows: Path, tmp_path: Path) -> None:
     config = tiny(recipe, variant, spoken_rows)
     records = fit(config, tmp_path, tmp_path / "cache", device="cpu", note=lambda _: None)
@@ -84,8 +98,7 @@ def test_a_recipe_trains_and_is_restored(recipe: str, variant: str, spoken_rows:
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) >= 2
     assert all(math.isfinite(value) for step in losses for value in step.values())
-    used = {name for stage in stage_configs(config) for name, settings in stage.losses.items() if settings.weight}
-    assert {name.rpartition(".")[2] for step in losses for name in step} == used | {"total"}
+    assert {name.rpartition(".")[2] for step in losses for name in step} == used_losses(config) | {"total"}
     assert {record["query"] for record in records} == set(config.encoders)
     restored = restore_model(load_checkpoint(tmp_path / CHECKPOINT_NAME))
     assert restored.modalities == list(config.encoders)

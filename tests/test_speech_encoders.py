@@ -262,7 +262,17 @@ def test_padding_is_heard_where_asked_to() -> None:
     features = encoder.trunk(padded([some_clip(3000)], 6000))
     maps, n_steps = encoder.maps(features)
     torch.testing.assert_close(maps, encoder.top.network(features[:, :40]), rtol=0, atol=0)
-    assert n_steps.tolist() == [maps.shape[2]] == [3]
+    assert (maps.shape[2], n_steps.tolist()) == (3, [2])  # a matchmap is of the clip's own steps
+    torch.testing.assert_close(encoder.top.pooling(maps, n_steps), maps[:, :, :2].mean(dim=2))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_heard_padding_is_not_pooled_but_by_a_gru(pooling: str) -> None:
+    encoder = make_encoder("davenet", padding="heard", pooling=pooling, pad_db=0.0)
+    maps = torch.tensor([[[1.0, 3.0, 9.0]]])
+    assert encoder.top.pooling(maps, torch.tensor([2])).item() == {"mean": 2.0, "max": 3.0}[pooling]
+    features = encoder.trunk(padded([some_clip(3000)], 6000))
+    assert torch.equal(encoder.top(features), encoder.top.projection(encoder.top.pooling(*encoder.maps(features))))
 
 
 def test_maps_are_zero_behind_the_steps_that_count() -> None:

@@ -18,8 +18,10 @@ from test_fit import assert_same_run, at_steps, press_ctrl_c, records, train
 
 from xmr.engine.errors import XmrError
 from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME
+from xmr.engine.media import image
+from xmr.train import features
 from xmr.train import fit as fit_module
-from xmr.train.batches import Batches, load_store, make_batches
+from xmr.train.batches import Batches, Store, load_store, make_batches
 from xmr.train.checkpoint import AVERAGE, OPTIMIZER, Checkpoint, load_checkpoint, named, restore_model
 from xmr.train.config import parse_config
 from xmr.train.datasets import read_rows
@@ -102,12 +104,10 @@ schedule = "cosine"
 epochs = 3
 [[stages]]
 optimizer = "sgd"
-start = "best"
 fresh_optimizer = false
 batch_size = 3
 [[stages]]
 optimizer = "adamw"
-start = "best"
 warmup_steps = 3
 losses = { ranking = { weight = 0 }, cmpm = {}, sigmoid = {} }
 epochs = 2
@@ -191,6 +191,13 @@ def finished(request: pytest.FixtureRequest) -> Finished:
     return found
 
 
+def assert_same_end(folder: Path, other: Path) -> None:
+    """The same run, and the same step, best score and metrics in the checkpoints."""
+    assert_same_run(folder, other)
+    for name in (CHECKPOINT_NAME, BEST_NAME):
+        assert load_checkpoint(folder / name).state == load_checkpoint(other / name).state
+
+
 def test_a_run_killed_in_front_of_any_write_ends_like_any_other(
     finished: Finished, small: World, tmp_path: Path
 ) -> None:
@@ -199,7 +206,7 @@ def test_a_run_killed_in_front_of_any_write_ends_like_any_other(
     for copy in resumable:
         killed = shutil.copytree(copy, tmp_path / copy.name)
         train(finished.config, killed, small.cache, resume=True)
-        assert_same_run(killed, finished.folder)
+        assert_same_end(killed, finished.folder)
 
 
 def test_ctrl_c_at_every_step_changes_nothing(finished: Finished, small: World, tmp_path: Path) -> None:
@@ -209,7 +216,7 @@ def test_ctrl_c_at_every_step_changes_nothing(finished: Finished, small: World, 
             train(finished.config, tmp_path, small.cache, {step: press_ctrl_c}, resume=step > 1)
         assert load_checkpoint(tmp_path / CHECKPOINT_NAME).step == step
     train(finished.config, tmp_path, small.cache, resume=True)
-    assert_same_run(tmp_path, finished.folder)
+    assert_same_end(tmp_path, finished.folder)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, step: int, what: str) -> None:
@@ -245,7 +252,7 @@ def test_a_step_that_is_no_number_leaves_no_trace(
             train(config, poisoned, small.cache)
         with pytest.raises(XmrError, match=rf"the {what} is (nan|inf) at step 3"):  # once more, and no further
             train(config, poisoned, small.cache, resume=True)
-    assert_same_run(poisoned, stopped)
+    assert_same_end(poisoned, stopped)
     assert all(tensor.isfinite().all() for tensor in load_file(poisoned / CHECKPOINT_NAME).values())
 
 
@@ -281,7 +288,7 @@ def test_a_stage_whose_first_step_is_no_number_is_not_begun_twice(
             train(growing.config, tmp_path, small.cache)
     assert load_checkpoint(tmp_path / CHECKPOINT_NAME).step == first_step
     train(growing.config, tmp_path, small.cache, resume=True)
-    assert_same_run(tmp_path, growing.folder)
+    assert_same_end(tmp_path, growing.folder)
 
 
 @pytest.mark.parametrize(
@@ -441,7 +448,7 @@ def test_the_best_of_all_stages_is_kept(small: World, tmp_path: Path, monkeypatc
     assert load_checkpoint(tmp_path / BEST_NAME).step == 4  # of equals the first
 
 
-@pytest.mark.parametrize("by", ["mAP", "rsum", "R@10", "median_rank"])
+@pytest.mark.parametrize("by", ["mAP", "rsum", "R@1", "R@10", "median_rank"])
 def test_the_best_is_that_of_what_it_is_selected_by(
     small: World, tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,7 +456,13 @@ def test_the_best_is_that_of_what_it_is_selected_by(
     train(replace(small.config(PLAIN), select_by=by), tmp_path, small.cache)
     best = load_checkpoint(tmp_path / BEST_NAME)
     assert best.step == 4
-    assert best.state["best"] == {"mAP": 8, "rsum": 24, "R@10": 8, "median_rank": -1}[by]
+    assert best.state["best"] == {"mAP": 8, "rsum": 24, "R@1": 8, "R@10": 8, "median_rank": -1}[by]
+
+
+def test_the_latest_may_be_taken_for_the_best(small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [8, 2])
+    train(replace(small.config(PLAIN), select_by="last"), tmp_path, small.cache)
+    assert load_checkpoint(tmp_path / BEST_NAME).step == 4
 
 
 @pytest.mark.parametrize(("on", "by", "expected"), [
@@ -611,3 +624,54 @@ def test_the_image_is_the_first_of_a_kind_and_a_kind_is_trained_on_once(small: W
     kinds = make_batches(rows, ["text", "image"], 4, 0, kinds=["text-image", "image-text"])
     assert [kind.modalities for kind in kinds] == [("image", "text")]
     assert [kind.modalities for kind in make_batches(rows, ["text", "image"], 4, 0)] == [("image", "text")]
+
+
+def run_in_torch(trunk: torch.nn.Module, batch: Any, device: torch.device) -> Callable[[Any], Any]:
+    """Without the seconds that an export takes."""
+    return lambda arrays: trunk(torch.from_numpy(arrays)).detach().numpy()
+
+
+def test_a_frozen_trunks_features_are_always_those_of_the_weights_it_has(
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [5, 1, 2, 3])  # the last stage begins with the weights of the first epoch
+    monkeypatch.setattr(features, "_trunk_of", run_in_torch)
+    path = small.rows.with_name("0.png")
+    gaps: list[float] = []
+    losses_of = fit_module._losses
+
+    def compared(run: Any) -> Any:
+        encoder = run.model.encoder("image")
+        if encoder.is_frozen:
+            pixels = image.load(path, encoder.preprocessing).pieces[0].array
+            expected = encoder.trunk(torch.from_numpy(pixels[None].copy()))
+            gaps.append((run.store.inputs("image", [path]) - expected).abs().max().item())
+        return losses_of(run)
+
+    monkeypatch.setattr(fit_module, "_losses", compared)
+    stages = ({"epochs": 2, "finetune": {"image": "all"}}, {"epochs": 1}, {"epochs": 1, "start": "best"})
+    train(replace(small.config(PLAIN), ema_decay=0.0, stages=stages), tmp_path / "run", tmp_path / "cache")
+    assert len(gaps) == 4
+    assert max(gaps) < 1e-4
+
+
+@pytest.mark.parametrize("finetune", [{}, {"image": "layer4"}], ids=["frozen", "learning"])
+def test_what_training_sees_of_a_picture_changes_with_the_step(
+    small: World, tmp_path: Path, finetune: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs: list[dict[Path, torch.Tensor]] = []
+    draw = Store.training_inputs
+
+    def watched_draw(store: Store, modality: str, contents: Any, rng: Any) -> torch.Tensor:
+        drawn = draw(store, modality, contents, rng)
+        if modality == "image":
+            inputs.append(dict(zip(contents, drawn, strict=True)))
+            served.append(dict(zip(contents, store.inputs(modality, contents), strict=True)))
+        return drawn
+
+    served: list[dict[Path, torch.Tensor]] = []
+    monkeypatch.setattr(Store, "training_inputs", watched_draw)
+    train(replace(small.config(PLAIN), batch_size=8, epochs=3, finetune=finetune), tmp_path, small.cache)
+    assert [len(pictures) for pictures in inputs] == [8, 8, 8]
+    assert any(not torch.equal(inputs[0][path], inputs[1][path]) for path in inputs[0])
+    assert all(torch.equal(served[0][path], served[1][path]) for path in served[0])

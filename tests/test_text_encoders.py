@@ -485,13 +485,15 @@ def lstm_states(encoder: Any, sentence: list[int]) -> Tensor:
 @pytest.mark.parametrize("max_over", ["words", "padding"])
 def test_the_maximum_is_over_the_words_or_as_published_over_zeros_behind_them_too(max_over: Any) -> None:
     settings = WordBiLSTM.Settings(**SOME, max_over=max_over, projection="none", batch_norm=False)
-    encoder = make_encoder(settings, 10)
-    alone, together = encoder(torch.tensor([[3, 8]])), encoder(torch.tensor([[3, 8, text.PAD], [1, 2, 3]]))
+    encoder = make_encoder(settings, 10).train()
+    batch = torch.tensor([[3, 8, text.PAD], [1, 2, 3]])
+    alone, together = encoder(torch.tensor([[3, 8]])), encoder(batch)
     highest = lstm_states(encoder, [3, 8]).amax(dim=0)
     assert (highest < 0).any()
     torch.testing.assert_close(alone[0], highest)
     torch.testing.assert_close(together[0], highest.clamp(min=0) if max_over == "padding" else highest)
     torch.testing.assert_close(together[1], lstm_states(encoder, [1, 2, 3]).amax(dim=0))
+    torch.testing.assert_close(encoder.eval()(batch)[0], highest)  # whatever stands beside it
 
 
 @pytest.mark.parametrize("drop_end", [True, False])

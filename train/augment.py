@@ -22,9 +22,11 @@ def view(pixels: Pixels, number: int, rng: np.random.Generator) -> Pixels:
     return mirrored(pixels) if number == 1 else _crop(pixels, VIEW_AREA, rng)
 
 
-def random_view(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """A new crop of every picture, mirrored half of the time: (n, h, w, 3) like the batch."""
-    return np.stack([_crop(picture, RANDOM_AREA, rng) for picture in pixels])
+def random_view(pixels: Pixels, rng: np.random.Generator, *, crops: bool = True) -> Pixels:
+    """A new crop of every picture, or the whole, mirrored half of the time: (n, h, w, 3) like the batch."""
+    if crops:
+        return np.stack([_crop(picture, RANDOM_AREA, rng) for picture in pixels])
+    return np.stack([mirrored(picture) if rng.random() < 0.5 else picture for picture in pixels])
 
 
 def mirrored(pixels: Pixels) -> Pixels:

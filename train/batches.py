@@ -29,6 +29,7 @@ class Store:
     features: dict[str, Features]  # of the modalities that are files
     preprocessing: Any = None  # of text
     learning: frozenset[str] = frozenset()  # modalities whose trunk learns
+    uncropped: frozenset[str] = frozenset()  # those of them that see whole pictures only
 
     def inputs(self, modality: str, contents: Sequence[Any]) -> Tensor:
         """The features of files as they are served, or the padded word ids of sentences."""
@@ -42,7 +43,8 @@ class Store:
         if known is None or known.n_views == 1:
             return self.inputs(modality, contents)
         if modality in self.learning:
-            return torch.from_numpy(random_view(known.take(contents), rng))
+            crops = modality not in self.uncropped
+            return torch.from_numpy(random_view(known.take(contents), rng, crops=crops))
         return torch.from_numpy(known.take(contents, rng.integers(known.n_views, size=len(contents))))
 
     def _ids(self, sentence: str) -> NDArray[np.int64]:
@@ -102,13 +104,14 @@ def make_batches(
     *,
     kinds: Sequence[str] = (),
     per_caption: bool = False,
+    numbers: dict[str, int] | None = None,
     first_step: int = 0,
 ) -> list[Batches]:
     """One set of batches for every two modalities that rows pair, or for each of the kinds, as image-speech-text.
 
-    The image, where there is one, is the first of their modalities.
+    The image, where there is one, is the first of their modalities. `numbers` are those of `id_numbers`.
     """
-    numbers = id_numbers(rows)
+    numbers = numbers or id_numbers(rows)
     made = []
     for kind in _kinds(modalities, kinds):
         having = [row for row in rows if set(kind) <= set(row.modalities)]
@@ -162,7 +165,8 @@ def load_store(
     readable = [row for row in rows if _is_readable(row, features)]
     preprocessing = model.encoder("text").preprocessing if "text" in model.modalities else None
     learning = frozenset(modality for modality in features if not model.encoder(modality).is_frozen)
-    return Store(features, preprocessing, learning), readable, errors
+    uncropped = frozenset(modality for modality in features if not model.encoder(modality).crops)
+    return Store(features, preprocessing, learning, uncropped), readable, errors
 
 
 def _is_readable(row: Row, features: dict[str, Features]) -> bool:

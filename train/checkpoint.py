@@ -20,7 +20,7 @@ from xmr.engine.errors import XmrError
 from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME, read_checkpoint_state
 from xmr.train.config import dump_config, parse_config
 from xmr.train.model import AlignedModel
-from xmr.train.settings import RANDOM, TrainConfig
+from xmr.train.settings import RANDOM, WEIGHT_FILES, TrainConfig
 from xmr.train.words import NO_WORDS, Words
 
 FORMAT = 2
@@ -148,7 +148,7 @@ def restore_optimizer(
 
 def _without_weight_files(config: TrainConfig) -> TrainConfig:
     encoders = {
-        modality: replace(settings, weights=RANDOM) if hasattr(settings, "weights") else settings
+        modality: replace(settings, **{key: RANDOM for key in WEIGHT_FILES if getattr(settings, key, "")})
         for modality, settings in config.encoders.items()
     }
     return replace(config, encoders=encoders)

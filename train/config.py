@@ -12,9 +12,18 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
 from xmr.train.datasets import split_source
-from xmr.train.settings import ENCODER_SETTINGS, LOSS_SETTINGS, PRETRAINED, RANDOM, STAGE_KEYS, TrainConfig
+from xmr.train.settings import (
+    ENCODER_SETTINGS,
+    LOSS_SETTINGS,
+    PRETRAINED,
+    RANDOM,
+    STAGE_KEYS,
+    WEIGHT_FILES,
+    TrainConfig,
+)
 
 RECIPES = Path(__file__).parent / "recipes"
+TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 CHOICES = {"variant": "variants", "size": "sizes"}  # setting -> the recipe's table of what it may be
 Settings = TypeVar("Settings")
 
@@ -123,7 +132,7 @@ def _toml(value: object) -> str:
         return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(part)}" for key, part in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _chosen(name: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +148,10 @@ def _chosen(name: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
             known = ", ".join([getattr(TrainConfig, key), *offered]).strip(", ")
             raise XmrError(f"setting {key}: {wish!r} found, recipe {name} offers {known or 'none'}")
         chosen[key] = wish
-    return chosen
+    # what a variant has otherwise in this size
+    of_size = _table(offers["size"].get(chosen["size"], {}), "variants")
+    chosen = _merged(chosen, _table(of_size, str(chosen["variant"])))
+    return {key: value for key, value in chosen.items() if key != "variants"}
 
 
 def _read_recipe(name: object) -> dict[str, Any]:
@@ -174,7 +186,8 @@ def _anchored(table: dict[str, Any], base: Path) -> dict[str, Any]:
     anchor(table.get("words"), "file")
     encoders = table.get("encoders")
     for settings in encoders.values() if isinstance(encoders, dict) else ():
-        anchor(settings, "weights")
+        for key in WEIGHT_FILES:
+            anchor(settings, key)
     return table
 
 
@@ -273,7 +286,8 @@ def _of_modalities(config: TrainConfig) -> TrainConfig:
     encoders = {modality: settings for modality, settings in config.encoders.items() if modality in kept}
     if len(encoders) < 2:
         raise XmrError(f"recipe {config.recipe}: {len(encoders)} encoders found, at least two modalities are needed")
-    return replace(config, encoders=encoders)
+    kinds = tuple(kind for kind in config.batches if not config.modalities or set(kind.split("-")) <= set(kept))
+    return replace(config, encoders=encoders, batches=kinds)
 
 
 def _check_names(config: TrainConfig) -> None:
@@ -312,8 +326,8 @@ def _value(hint: Any, item: "Field[Any]", value: Any, where: str) -> Any:
         settings: type[Any] = hint
         return _parse(settings, value, f"{where}.")
     if not _fits(hint, value):
-        default = item.default if item.default is not MISSING else None
-        raise XmrError(f"setting {where}: {value!r} found, {_type_name(hint)} expected, as in {default!r}")
+        example = f", as in {_toml(item.default)}" if item.default not in (MISSING, ()) else ""
+        raise XmrError(f"setting {where}: {_toml(value)} found, {_type_name(hint)} expected{example}")
     if get_origin(hint) is dict:
         return dict(value)
     for number in value if get_origin(hint) is tuple else (value,):
@@ -353,10 +367,10 @@ def _type_name(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(map(repr, get_args(hint)))
     if get_origin(hint) is tuple:
-        return f"a list of {get_args(hint)[0].__name__}"
+        return f"a list of {TYPE_NAMES[get_args(hint)[0]].removeprefix('a ')}s"
     if get_origin(hint) is dict:
         return "a table"
-    return str(getattr(hint, "__name__", hint))
+    return TYPE_NAMES[hint]
 
 
 def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -34,7 +34,7 @@ from xmr.engine.runtime import Network
 from xmr.engine.search import top_k
 from xmr.train.checkpoint import Checkpoint, restore_model
 from xmr.train.config import stage_configs
-from xmr.train.datasets import Row, read_rows, select
+from xmr.train.datasets import Row, read_rows, select, with_captions
 from xmr.train.encoders import Encoder
 from xmr.train.model import AlignedModel, Head
 from xmr.train.objective import has_order_similarity
@@ -148,7 +148,7 @@ def _check_parity(model: AlignedModel, folder: Path, items: dict[str, list[NDArr
 
 def _parity_items(model: AlignedModel, checkpoint: Checkpoint) -> dict[str, list[NDArray[Any]]]:
     """Real items of every modality, of the val rows where there are any."""
-    rows = read_rows(checkpoint.config.data)
+    rows = [with_captions(row, checkpoint.config.captions) for row in read_rows(checkpoint.config.data)]
     paired = select(rows, "val", model.modalities) or select(rows, "train", model.modalities)
     items = {modality: _arrays(model.encoder(modality), modality, paired) for modality in model.modalities}
     if empty := [modality for modality, arrays in items.items() if not arrays]:

@@ -133,8 +133,9 @@ def _batches(
 
 def _add_part(features: Features, folder: Path, keys: list[FileKey], batches: list[NDArray[Any]]) -> None:
     rows = np.concatenate(batches)
-    _write_part(folder, keys, rows)
-    features.add_part({path: row for row, (path, _, _) in enumerate(keys)}, rows)
+    path = _write_part(folder, keys, rows)
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # what is on disk need not stay in memory
+    features.add_part({path: row for row, (path, _, _) in enumerate(keys)}, mapped)
 
 
 def _trunk_of(trunk: nn.Module, batch: NDArray[Any], device: torch.device) -> Callable[[NDArray[Any]], NDArray[Any]]:
@@ -167,8 +168,8 @@ def _read_parts(folder: Path) -> Iterator[tuple[list[FileKey], NDArray[Any]]]:
             yield keys, rows
 
 
-def _write_part(folder: Path, keys: list[FileKey], rows: NDArray[Any]) -> None:
-    """The rows first: a part exists once its list of files does."""
+def _write_part(folder: Path, keys: list[FileKey], rows: NDArray[Any]) -> Path:
+    """The file of the rows, which is written first: a part exists once its list of files does."""
     name = f"{time.time_ns()}-{os.getpid()}"  # two trainings may share the cache
     unborn = folder / f".{name}"
     with unborn.open("wb") as file:
@@ -176,6 +177,7 @@ def _write_part(folder: Path, keys: list[FileKey], rows: NDArray[Any]) -> None:
     unborn.replace(folder / f"{name}.npy")
     unborn.write_text(json.dumps(keys))
     unborn.replace(folder / f"{name}.json")
+    return folder / f"{name}.npy"
 
 
 def _file_key(path: Path) -> FileKey:

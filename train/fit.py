@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from xmr.train.checkpoint import (
     save_checkpoint,
 )
 from xmr.train.config import dump_config, stage_configs
-from xmr.train.datasets import Row, read_rows, select
+from xmr.train.datasets import Row, read_rows, select, with_captions
 from xmr.train.evaluate import evaluate, matched_items, score_of
 from xmr.train.model import AlignedModel
 from xmr.train.objective import Batch, Objective, check_batches, has_order_similarity, losses_of
@@ -213,9 +213,10 @@ def _prepare(
     settings = stage_configs(config)
     rows = _rows(config, cache, note)
     train_rows = [row for row in rows if row.split == "train"]
-    _stages(settings, train_rows)  # what can't be is said before any file is decoded
+    numbers = id_numbers(train_rows)  # of all rows, whether their files can be read or not: classes must not move
+    _stages(settings, train_rows, numbers)  # what can't be is said before any file is decoded
     model = _model(config, checkpoint, train_rows).to(device)
-    objective = Objective(settings, model, len(id_numbers(train_rows))).to(device)
+    objective = Objective(settings, model, len(numbers)).to(device)
     for stage in settings:
         model.set_learning(stage)
         make_optimizer(stage, _learning(model, objective))
@@ -226,7 +227,7 @@ def _prepare(
     store, readable, errors = load_store(model, rows, cache, device, progress, with_views=True)
     for sentence in errors:
         note(f"skipped: {sentence}")
-    stages = _stages(settings, [row for row in readable if row.split == "train"])
+    stages = _stages(settings, [row for row in readable if row.split == "train"], numbers)
     average = Average(model, config.ema_decay, settings) if config.ema_decay else None
     run = Run(config, model, objective, stages, store, readable, device, optimizer, average, n_entered=n_entered)
     if checkpoint is not None:
@@ -239,7 +240,7 @@ def _prepare(
 
 def _rows(config: TrainConfig, cache: Path, note: Callable[[str], None]) -> list[Row]:
     """The train and val rows; XmrError where a modality that is to be trained has none."""
-    rows = [_with_captions(row, config.captions) for row in read_rows(config.data, cache=cache, note=note)]
+    rows = [with_captions(row, config.captions) for row in read_rows(config.data, cache=cache, note=note)]
     modalities = list(config.encoders)
     train_rows = select(rows, "train", modalities)
     found = {modality for row in train_rows for modality in row.modalities}
@@ -259,11 +260,6 @@ def _rows(config: TrainConfig, cache: Path, note: Callable[[str], None]) -> list
     return [*train_rows, *val_rows]
 
 
-def _with_captions(row: Row, which: str) -> Row:
-    chosen = {"all": row.captions, "first": row.captions[:1], "last": row.captions[-1:]}[which]
-    return row if len(chosen) == len(row.captions) else replace(row, captions=chosen)
-
-
 def _model(config: TrainConfig, checkpoint: Checkpoint | None, train_rows: list[Row]) -> AlignedModel:
     """As it begins, or as a checkpoint left it."""
     if checkpoint is not None:
@@ -280,7 +276,7 @@ def _learning(model: AlignedModel, objective: Objective) -> dict[str, torch.nn.P
     return dict(model.learning_parameters()) | of_losses
 
 
-def _stages(settings: list[TrainConfig], train_rows: list[Row]) -> list[Stage]:
+def _stages(settings: list[TrainConfig], train_rows: list[Row], numbers: dict[str, int]) -> list[Stage]:
     stages: list[Stage] = []
     for stage in settings:
         first_step = stages[-1].end if stages else 0
@@ -291,6 +287,7 @@ def _stages(settings: list[TrainConfig], train_rows: list[Row]) -> list[Stage]:
             stage.seed,
             kinds=stage.batches,
             per_caption=stage.per_caption,
+            numbers=numbers,
             first_step=first_step,
         )
         if not kinds:
@@ -453,7 +450,7 @@ def _evaluate(run: Run, folder: Path, writer: SummaryWriter, note: Callable[[str
         results = _results(run, val_rows)
         run.metrics = {"val": results}
         score = score_of(results, run.config.select_by, run.config.select_on)
-        if score > run.best:
+        if score > run.best or run.config.select_by == "last":
             run.best = score
             _save(run, folder / BEST_NAME, is_to_go_on=False)
     for result in results:

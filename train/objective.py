@@ -109,8 +109,10 @@ def _is_for(name: str, settings: Any, modalities: set[str]) -> bool:
 
 def _check(name: str, stage: TrainConfig, settings: Any, model: AlignedModel) -> None:
     """What a loss needs of the model, before any work."""
-    if name == "reconstruction" and not {"image", "speech", "text"} >= set(model.modalities):
-        raise XmrError(f"losses.reconstruction: is for image, speech and text; found {', '.join(model.modalities)}")
+    if name == "reconstruction":
+        asked = {modality for kind in settings.batches for modality in kind.split("-")} or set(model.modalities)
+        if not {"image", "speech", "text"} >= asked:
+            raise XmrError(f"losses.reconstruction: is for image, speech and text; found {', '.join(sorted(asked))}")
     if name == "sampled_impostors" and settings.matchmap != "none":
         kinds = settings.batches or ["-".join(model.modalities)]
         for modality in model.modalities:

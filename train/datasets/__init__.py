@@ -24,7 +24,7 @@ from xmr.train.datasets.pedes import read_cuhk_pedes
 from xmr.train.datasets.places_audio import read_places_audio
 from xmr.train.datasets.present import pairing_rows
 from xmr.train.datasets.recognise import recognise
-from xmr.train.datasets.rows import LABEL, MEDIA, SPLITS, Note, Reader, Row
+from xmr.train.datasets.rows import LABEL, MEDIA, SPLITS, Note, Reader, Row, with_captions
 from xmr.train.datasets.videos import read_videos
 from xmr.train.datasets.visual_genome import read_visual_genome
 from xmr.train.datasets.webdataset import read_webdataset
@@ -41,6 +41,7 @@ __all__ = [
     "read_rows",
     "select",
     "split_source",
+    "with_captions",
 ]
 
 # a name in front of a path, also where a folder was put in front of both

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -49,6 +49,12 @@ class Row:
     def key(self) -> str:
         """What decides whether another row is a right answer."""
         return self.id if self.label is None else f"{LABEL}{self.label}"
+
+
+def with_captions(row: Row, which: str) -> Row:
+    """The row with all of its captions, or with its first or last alone."""
+    kept = {"all": slice(None), "first": slice(1), "last": slice(-1, None)}[which]
+    return replace(row, captions=row.captions[kept], boxes=row.boxes[kept])
 
 
 class Reader(Protocol):

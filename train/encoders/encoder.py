@@ -30,6 +30,7 @@ class Encoder(nn.Module):
         # features of the trunk -> class logits, where it was trained as a classifier: the teacher
         self.classifier: nn.Module | None = None
         self.views = 1  # versions of a picture that are trained on
+        self.crops = True  # whether a learning trunk sees crops of it, or the whole picture and its mirror image
         self.is_compact = False  # whether features are cached as float16, for trunks that give whole maps
 
     def forward(self, batch: Tensor) -> Tensor:

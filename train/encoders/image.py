@@ -26,14 +26,24 @@ WEIGHTS = "encoders.image.weights"
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class TimmImage(Encoder):
+class PictureEncoder(Encoder):
+    """What image encoders share: how pictures reach them."""
+
+    def _see(self, settings: PictureSettings) -> None:
+        self.preprocessing = image.Preprocessing(settings.size, settings.resize, settings.margin)
+        self.views, self.crops = settings.views, settings.crops
+        if self.views > 2 and not self.crops:
+            raise XmrError(f"encoders.image.views: {self.views} found, without crops there are 2; set crops or fewer")
+
+
+class TimmImage(PictureEncoder):
     """A pretrained image network of timm, frozen up to its pooled features, then one layer to the head's width."""
 
     Settings = TimmSettings
 
     def __init__(self, settings: TimmSettings, width: int, words: Words) -> None:
         super().__init__()
-        self.preprocessing, self.views = _preprocessing(settings), settings.views
+        self._see(settings)
         dropout = {"drop_rate": settings.trunk_dropout} if settings.trunk_dropout else {}
         network = _timm_network(settings.model, settings.weights, **dropout)
         pooled = Levels(network, settings.n_levels)
@@ -87,7 +97,7 @@ class FirstFeatures(nn.Module):
         return features[:, : self.dim]
 
 
-class TimmMap(Encoder):
+class TimmMap(PictureEncoder):
     """The last map of a timm network, frozen, a convolution that makes an activation map of it, and a pooling of that.
 
     With WELDON pooling the image side of DSVE (Engilberge et al. 2018), with the mean that of DAVEnet (Harwath et al.
@@ -98,7 +108,7 @@ class TimmMap(Encoder):
 
     def __init__(self, settings: TimmMapSettings, width: int, words: Words) -> None:
         super().__init__()
-        self.preprocessing, self.views = _preprocessing(settings), settings.views
+        self._see(settings)
         self.is_compact = True
         network = _timm_network(settings.model, settings.weights)
         scale = _timm_scale(network)
@@ -106,6 +116,8 @@ class TimmMap(Encoder):
         self.trunk = nn.Sequential(OrderedDict(scale=scale, map=LastMap(network, settings.model)))
         channels, kernel = settings.channels, settings.kernel
         convolution = nn.Conv2d(network.num_features, channels, kernel, padding=kernel // 2)
+        if settings.map_weights:
+            fill(convolution, settings.map_weights, "encoders.image.map_weights")
         projection = Projection(channels, width, settings)
         self.top = nn.Sequential(
             OrderedDict(convolution=convolution, pooling=_pooling(settings), projection=projection)
@@ -123,7 +135,7 @@ class TimmMap(Encoder):
         return activations, torch.full((n,), n_columns, device=features.device)
 
 
-class AlexNet(Encoder):
+class AlexNet(PictureEncoder):
     """AlexNet's convolutions, frozen: pool5 as See, Hear and Read takes it (2017), or the layers of its port on top.
 
     The port keeps fc6 and fc7 with their dropouts, which stay active while it trains even where the layers are frozen,
@@ -135,7 +147,7 @@ class AlexNet(Encoder):
 
     def __init__(self, settings: AlexNetSettings, width: int, words: Words) -> None:
         super().__init__()
-        self.preprocessing, self.views = _preprocessing(settings), settings.views
+        self._see(settings)
         alexnet = _alexnet(settings.weights)
         pool5 = OrderedDict(features=alexnet.features, avgpool=alexnet.avgpool, flatten=nn.Flatten())
         is_unit = settings.pixels == "unit"
@@ -153,14 +165,14 @@ class AlexNet(Encoder):
         return self.trunk.get_submodule("network")
 
 
-class ConvImage(Encoder):
+class ConvImage(PictureEncoder):
     """Convolutions and maxima from the pixels on, trained from scratch: for small worlds."""
 
     Settings = ConvnetSettings
 
     def __init__(self, settings: ConvnetSettings, width: int, words: Words) -> None:
         super().__init__()
-        self.preprocessing, self.views = _preprocessing(settings), settings.views
+        self._see(settings)
         layers: list[nn.Module] = [RandomShift(settings.shift), ScalePixels((0.5,) * 3, (0.25,) * 3)]
         below = 3
         for channels in settings.channels:
@@ -227,10 +239,6 @@ class LastMap(nn.Module):
                 "width); choose a convolutional network"
             )
         return features
-
-
-def _preprocessing(settings: PictureSettings) -> image.Preprocessing:
-    return image.Preprocessing(settings.size, settings.resize, settings.margin)
 
 
 def _pooling(settings: TimmMapSettings) -> nn.Module:

@@ -197,7 +197,7 @@ class SpeechTop(nn.Module):
     def __init__(self, network: nn.Module, channels: int, settings: SpeechSettings, width: int) -> None:
         super().__init__()
         self.network = network
-        self.hears_padding = settings.padding == "heard"
+        self.hears_padding, self.pools_padding = settings.padding == "heard", settings.pooling == "gru"
         if settings.pooling == "gru":
             self.pooling: nn.Module = GruOfSteps(channels, settings.hidden, settings.norm, settings.reading)
         else:
@@ -205,29 +205,36 @@ class SpeechTop(nn.Module):
         self.projection = Projection(settings.hidden if settings.pooling == "gru" else channels, width, settings)
 
     def forward(self, features: Tensor) -> Tensor:
-        rows: Tensor = self.projection(self.pooling(*self.maps(features)))
+        maps, n_steps = self.maps(features)
+        if self.hears_padding and self.pools_padding:
+            n_steps = torch.full_like(n_steps, maps.shape[2])
+        rows: Tensor = self.projection(self.pooling(maps, n_steps))
         return rows
 
     def maps(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, channels, steps), 0 behind each clip's end, and (n,) its steps up to there, at least one."""
+        """(n, channels, steps), what is heard going on behind a clip's end, and (n,) the steps up to there."""
         spectrogram, is_frame = features[:, :-1], features[:, -1]
-        if self.hears_padding:
-            is_frame = torch.ones_like(is_frame)
-        return self.network(spectrogram, is_frame), is_frame[:, ::STEP].sum(dim=1).long()
+        heard = torch.ones_like(is_frame) if self.hears_padding else is_frame
+        return self.network(spectrogram, heard), is_frame[:, ::STEP].sum(dim=1).long()
 
 
 class MeanOfSteps(nn.Module):
-    """(n, c, t), 0 behind the n_steps (n,) that count -> (n, c): their mean."""
+    """(n, c, t) and the n_steps (n,) that count -> (n, c): their mean."""
 
     def forward(self, maps: Tensor, n_steps: Tensor) -> Tensor:
-        return maps.sum(dim=2) / n_steps.unsqueeze(1)
+        return (maps * _counts(maps, n_steps)).sum(dim=2) / n_steps.unsqueeze(1)
 
 
 class MaxOfSteps(nn.Module):
-    """(n, c, t), nowhere negative and 0 behind the steps that count -> (n, c): their maximum."""
+    """(n, c, t), nowhere negative, and the n_steps (n,) that count -> (n, c): their maximum."""
 
     def forward(self, maps: Tensor, n_steps: Tensor) -> Tensor:
-        return maps.amax(dim=2)
+        return (maps * _counts(maps, n_steps)).amax(dim=2)
+
+
+def _counts(maps: Tensor, n_steps: Tensor) -> Tensor:
+    """(n, 1, t): whether a step is one of the first that count."""
+    return torch.arange(maps.shape[2], device=maps.device) < n_steps[:, None, None]
 
 
 class GruOfSteps(nn.Module):

@@ -202,7 +202,9 @@ class BiLSTMOfWords(nn.Module):
         ids = ids.masked_fill(ids == self.end, text.PAD)
         lengths = n_words(ids)
         states = self.state_dropout(self.lstm(self.word_dropout(self.vectors(ids)), lengths))
-        highest = states.amax(dim=1) if self.is_over_padding else max_state(states, lengths)
+        # served one by one a sentence has no padding, whatever batch it comes in
+        is_padding_read = self.is_over_padding and self.training
+        highest = states.amax(dim=1) if is_padding_read else max_state(states, lengths)
         features: Tensor = self.projection(highest)
         return features
 

@@ -36,8 +36,8 @@ def find(name: str) -> DatasetToFetch:
     if name in DATASETS_TO_FETCH:
         return DATASETS_TO_FETCH[name]
     near = difflib.get_close_matches(name, DATASETS_TO_FETCH, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(DATASETS_TO_FETCH)}"
-    raise UsageError(f"{name}: no data set of this name is known; {hint}")
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"{name}: no data set of this name is known; {hint}known are {', '.join(DATASETS_TO_FETCH)}")
 
 
 def describe(dataset: DatasetToFetch, folder: Path | None = None) -> dict[str, object]:

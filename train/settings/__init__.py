@@ -13,7 +13,7 @@ from xmr.train.settings.audio import (
     SpectrogramSettings,
     SpeechSettings,
 )
-from xmr.train.settings.field import PRETRAINED, RANDOM, setting
+from xmr.train.settings.field import PRETRAINED, RANDOM, WEIGHT_FILES, setting
 from xmr.train.settings.image import (
     IMAGE_SETTINGS,
     AlexNetSettings,
@@ -41,6 +41,7 @@ __all__ = [
     "PRETRAINED",
     "RANDOM",
     "STAGE_KEYS",
+    "WEIGHT_FILES",
     "AlexNetSettings",
     "ConvnetSettings",
     "DavenetSettings",

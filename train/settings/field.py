@@ -5,6 +5,7 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 PRETRAINED = "pretrained"  # as `weights`: those that the library of the encoder downloads
+WEIGHT_FILES = ("weights", "map_weights")  # settings of encoders that name a file
 RANDOM = "random"  # as `weights`: none, to compare with
 
 

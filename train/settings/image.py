@@ -19,6 +19,9 @@ class PictureSettings:
         at_least=0,
         below=0.5,
     )
+    crops: bool = setting(
+        True, "a network that learns sees random crops; false: the whole picture and its mirror image"
+    )
     views: int = setting(1, "versions of a picture to train on: itself, its mirror image, then crops", at_least=1)
 
 
@@ -53,6 +56,7 @@ class TimmMapSettings(PictureSettings, ProjectionSettings):
     )
     model: str = setting("resnet152", "its name in timm")
     weights: str = setting(PRETRAINED, "safetensors file with its weights; pretrained: download them; random: none")
+    map_weights: str = setting("", "safetensors file with the convolution's weight and bias; empty: random ones")
     channels: int = setting(2400, "of the convolution over the feature map, which makes the activation map", at_least=1)
     kernel: Literal[1, 3] = setting(1, "places a side that the convolution sees")
     pooling: Literal["weldon", "mean", "max"] = setting("weldon", "from the activation map to one number a channel")

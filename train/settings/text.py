@@ -75,7 +75,7 @@ class WordBiLSTMSettings(TextSettings):
     batch_norm: bool = setting(True, "batch norm in place of the projection's bias")
     units: int = setting(512, "in each direction", at_least=1)
     max_over: Literal["words", "padding"] = setting(
-        "words", "the maximum is over the words, or (as published) over zeros behind a batch's shorter sentences too"
+        "words", "the maximum is over the words; padding: in training, as published, over zeros behind shorter ones too"
     )
     learned_start: bool = setting(False, "the states in front of the first word learn too")
     drop_end: bool = setting(False, "<end> is not read, where the vocabulary has one")

@@ -58,7 +58,9 @@ class TrainConfig:
     eval_every: int = setting(
         1, "epochs from one evaluation on the val rows to the next; a stage's last is always evaluated", at_least=1
     )
-    select_by: Literal["mAP", "rsum", "R@10", "median_rank"] = setting("mAP", "the best checkpoint is that of the best")
+    select_by: Literal["mAP", "rsum", "R@1", "R@10", "median_rank", "last"] = setting(
+        "mAP", "metric on val by which the best checkpoint is chosen; last: the latest"
+    )
     select_on: tuple[str, ...] = setting((), "pairs it is looked at on, as image-text; empty: all")
     ema_decay: float = setting(0.0, "weights are averaged over steps, this share is kept; 0: no", at_least=0, below=1)
     # a stage may set what follows for itself
@@ -83,7 +85,9 @@ class TrainConfig:
         default_factory=dict, metadata={"meaning": "parameters by name = share of the learning rate they learn at"}
     )
     start: Literal["last", "best"] = setting("last", "weights a stage begins with: the last ones, or the best so far")
-    fresh_optimizer: bool = setting(True, "a stage begins with an optimiser that knows nothing")
+    fresh_optimizer: bool = setting(
+        True, "begin a stage with an optimiser that knows nothing; false: hand on what it knows"
+    )
     losses: dict[str, Any] = field(default_factory=dict)  # a key of LOSSES -> its Settings
     # up to here
     encoders: dict[str, Any] = field(default_factory=dict)  # modality -> the Settings of its encoder
