@@ -230,7 +230,7 @@ def test_all_modalities_of_a_batch_are_rebuilt_at_once(model: AlignedModel, moda
     assert value.item() == pytest.approx(0.05 * losses.reconstruction(rows, 4.0, "target").item(), rel=1e-5)
 
 
-def test_impostors_of_embeddings_are_drawn_by_the_step(model: AlignedModel) -> None:
+def test_impostors_of_embeddings_are_drawn_by_the_seed(model: AlignedModel) -> None:
     table = '[losses.sampled_impostors]\nmatchmap = "none"'
     values = [found(model, table, batch_of("image", "speech", step=step)) for step in (3, 3, 4)]
     numbers = [value["image-speech.sampled_impostors"].item() for value in values]

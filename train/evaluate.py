@@ -20,7 +20,7 @@ from xmr.train.checkpoint import Checkpoint, restore_model
 from xmr.train.config import stage_configs
 from xmr.train.datasets import LABEL, Row, read_rows, select, with_captions
 from xmr.train.losses import Similarity, similarities
-from xmr.train.model import AlignedModel
+from xmr.train.model import AlignedModel, NotFiniteError
 from xmr.train.objective import has_order_similarity
 
 BATCH_SIZE = 256
@@ -134,6 +134,10 @@ def embed_contents(
             batch = store.inputs(modality, contents[start : start + BATCH_SIZE]).to(device)
             features = model.features(modality, batch)
             rows.append(model.embed_features(modality, features).embeddings.float().cpu().numpy())
+            if not np.isfinite(rows[-1]).all():
+                raise NotFiniteError(
+                    f"the model's embeddings of {modality} are no numbers; train with a smaller learning_rate"
+                )
     return np.concatenate(rows)
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from xmr.train.checkpoint import (
 from xmr.train.config import dump_config, stage_configs
 from xmr.train.datasets import Row, read_rows, select, with_captions
 from xmr.train.evaluate import evaluate, matched_items, score_of
-from xmr.train.model import AlignedModel
+from xmr.train.model import AlignedModel, LazyOutputs, NotFiniteError
 from xmr.train.objective import Batch, Objective, check_batches, has_order_similarity, losses_of
 from xmr.train.optimizer import check_handing_on, make_optimizer, share_of_rate
 from xmr.train.settings import TrainConfig
@@ -167,7 +168,7 @@ def train_step(run: Run) -> dict[str, float]:
     """One step on one batch of every kind; the losses by name, `total` their weighted sum."""
     stage = run.stage
     # dropout too is a function of the step
-    torch.manual_seed(run.config.seed * 1_000_003 + run.step)
+    torch.manual_seed(_seed(run))
     if not run.model.training:
         run.model.train()
     share = share_of_rate(stage.settings, run.step - stage.first_step, stage.steps_per_epoch, stage.n_steps)
@@ -195,10 +196,6 @@ def pick_device(wish: str) -> torch.device:
     if wish == "cuda" and not torch.cuda.is_available():
         raise XmrError("--device cuda: torch finds no CUDA device here; install a driver, or use --device cpu")
     return torch.device(wish)
-
-
-class NotFiniteError(XmrError):
-    """A loss or gradient that is no number: the step was not made."""
 
 
 def _prepare(
@@ -413,12 +410,15 @@ def _check_finite(run: Run, what: str, value: Tensor) -> None:
 def _losses(run: Run) -> dict[str, Tensor]:
     """Of one batch of every kind, by name."""
     losses: dict[str, Tensor] = {}
-    use_bf16 = run.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     for kind in run.stage.kinds:
-        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=use_bf16):
-            batch = _batch(run, kind)
-        losses |= run.objective(run.model, run.stage.settings, batch)  # scores of bfloat16 would swamp the margins
+        # the model may run in bfloat16; scores in it would swamp the margins
+        losses |= run.objective(run.model, run.stage.settings, _batch(run, kind))
     return losses
+
+
+def _seed(run: Run) -> int:
+    """Of all that is drawn in a step."""
+    return run.config.seed * 1_000_003 + run.step
 
 
 def _batch(run: Run, kind: Batches) -> Batch:
@@ -428,9 +428,12 @@ def _batch(run: Run, kind: Batches) -> Batch:
     inputs = {
         modality: run.store.training_inputs(modality, of, rng).to(run.device) for modality, of in contents.items()
     }
-    features = {modality: run.model.features(modality, batch) for modality, batch in inputs.items()}
-    outputs = {modality: run.model.embed_features(modality, batch) for modality, batch in features.items()}
-    return Batch(kind.name, features, outputs, ids.to(run.device), run.step)
+    use_bf16 = run.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    autocast = partial(torch.autocast, run.device.type, dtype=torch.bfloat16, enabled=use_bf16)
+    with autocast():
+        features = {modality: run.model.features(modality, batch) for modality, batch in inputs.items()}
+    outputs = LazyOutputs(run.model, features, autocast)
+    return Batch(kind.name, features, outputs, ids.to(run.device), _seed(run))
 
 
 def _end_epoch(run: Run, stage: Stage, folder: Path, writer: SummaryWriter, note: Callable[[str], None]) -> None:
@@ -446,8 +449,9 @@ def _end_epoch(run: Run, stage: Stage, folder: Path, writer: SummaryWriter, note
 def _evaluate(run: Run, folder: Path, writer: SummaryWriter, note: Callable[[str], None]) -> None:
     """Retrieval on the val rows; the best model so far is kept."""
     val_rows = [row for row in run.rows if row.split == "val"]
+    is_order = has_order_similarity([stage.settings for stage in run.stages])
     with run.average.in_place(run.model) if run.average is not None else nullcontext():
-        results = _results(run, val_rows)
+        results = evaluate(run.model, run.store, val_rows, run.device, similarity="order" if is_order else "dot")
         run.metrics = {"val": results}
         score = score_of(results, run.config.select_by, run.config.select_on)
         if score > run.best or run.config.select_by == "last":
@@ -459,16 +463,6 @@ def _evaluate(run: Run, folder: Path, writer: SummaryWriter, note: Callable[[str
     _append(folder / METRICS_NAME, {"step": run.step, "epoch": run.epoch, "val": results})
     shown = ", ".join(f"{result['query']}→{result['gallery']} {result['mAP']:.1f}" for result in results)
     note(f"epoch {run.epoch} of {run.n_epochs}: val mAP {shown}")
-
-
-def _results(run: Run, val_rows: list[Row]) -> list[dict[str, Any]]:
-    is_order = has_order_similarity([stage.settings for stage in run.stages])
-    try:
-        return evaluate(run.model, run.store, val_rows, run.device, similarity="order" if is_order else "dot")
-    except ValueError as error:
-        if "NaN" not in str(error):
-            raise
-        raise NotFiniteError(f"the model gives no numbers after step {run.step} ({error}); {LESS}") from None
 
 
 def _save(run: Run, path: Path, *, is_to_go_on: bool = True) -> None:

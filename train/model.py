@@ -1,6 +1,7 @@
 """The aligned model: one encoder per modality and the head they share."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -24,6 +25,10 @@ class Outputs(NamedTuple):
     at_own_length: Tensor  # (n, dim), the embeddings before they are brought to unit length
     # of each shared layer below the embedding, and of the class softmax above it: (n, its width), unit rows
     layers: list[Tensor]
+
+
+class NotFiniteError(XmrError):
+    """A loss, a gradient, a weight or an embedding that is no number."""
 
 
 class Head(nn.Module):
@@ -139,6 +144,31 @@ class AlignedModel(nn.Module):
     def learning_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """The parameters that training changes, with their names."""
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
+
+
+class LazyOutputs(Mapping[str, Outputs]):
+    """The outputs of a model for the features of each modality, made when one is first asked for.
+
+    A loss of maps needs none, and would have the convolutions run twice.
+    """
+
+    def __init__(
+        self, model: AlignedModel, features: Mapping[str, Tensor], autocast: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._model, self._features, self._autocast = model, features, autocast
+        self._made: dict[str, Outputs] = {}
+
+    def __getitem__(self, modality: str) -> Outputs:
+        if modality not in self._made:
+            with self._autocast():
+                self._made[modality] = self._model.embed_features(modality, self._features[modality])
+        return self._made[modality]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._features)
+
+    def __len__(self) -> int:
+        return len(self._features)
 
 
 def _try_out(encoder: Encoder, modality: str) -> None:

@@ -1,7 +1,7 @@
 """What a training minimises: the losses of its settings, weighed, and the parameters that some of them learn."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -22,9 +22,9 @@ class Batch:
 
     name: str  # of its kind, as image-text
     features: dict[str, Tensor]  # of the trunks, by modality
-    outputs: dict[str, Outputs]
+    outputs: Mapping[str, Outputs]
     ids: Tensor  # (n,) numbers of what the rows show, among all training rows
-    step: int
+    seed: int  # of what a loss draws in this step
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -222,7 +222,7 @@ def _reconstruction(objective: Objective, settings: Any, model: AlignedModel, ba
 
 def _sampled_impostors(objective: Objective, settings: Any, model: AlignedModel, batch: Batch) -> Tensor:
     # drawn on the CPU, so that every device sees the same impostors
-    generator = torch.Generator().manual_seed(batch.step)
+    generator = torch.Generator().manual_seed(batch.seed)
     scores = []
     for a, b in batch.pairs:
         if settings.matchmap == "none":

@@ -67,9 +67,12 @@ class Encoder(nn.Module):
         super().train(mode)
         if self.classifier is not None:
             self.classifier.eval()
+        if self.is_frozen:
+            self.trunk.eval()
+            return self
         for module in self.trunk.modules():
             parameters = list(module.parameters())
-            if self.is_frozen or (parameters and not any(parameter.requires_grad for parameter in parameters)):
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.eval()
         return self
 
