@@ -58,7 +58,7 @@ def test_train_writes_checkpoint_metrics_and_curves(finished_world: Path) -> Non
             1,
             "losses.ranking.margins is unknown; did you mean losses.ranking.margin",
         ),
-        (("--set", "epochs=many"), 1, "'many' found, int expected"),
+        (("--set", "epochs=many"), 1, '"many" found, a whole number expected'),
         (("--set", "encoders.image.name=net"), 1, "encoders are timm"),
         (("--overwrite", "--data", "nowhere"), 1, "nowhere.*no such file"),
         (("--recipe", "slow"), 1, "'slow' is unknown"),
