@@ -61,7 +61,7 @@ def test_the_commands_for_own_media_run(media: Path) -> None:
 def write_flickr8k(folder: Path, images: list[Path]) -> None:
     """Some pictures as Flickr8k is published."""
     (folder / "Flicker8k_Dataset").mkdir(parents=True)
-    names = [shutil.copy(image, folder / "Flicker8k_Dataset" / f"{image.stem}.png") for image in images]
+    names = [shutil.copy(image, folder / "Flicker8k_Dataset") for image in images]
     lines = [f"{Path(name).name}#{k}\ta picture of {Path(name).stem} {k}\n" for name in names for k in range(5)]
     (folder / "Flickr8k.token.txt").write_text("".join(lines))
     for split, of in (("train", names[:-4]), ("dev", names[-4:-2]), ("test", names[-2:])):
@@ -72,7 +72,7 @@ def write_flickr8k(folder: Path, images: list[Path]) -> None:
 def test_the_commands_for_published_systems_run(media: Path, needs_voice: bool) -> None:
     if needs_voice and not any(map(shutil.which, ("flite", "espeak-ng"))):
         pytest.skip("neither flite nor espeak-ng is here")
-    write_flickr8k(media / "data" / "flickr8k", sorted((media / "photos").glob("*.png"))[:40])
+    write_flickr8k(media / "data" / "flickr8k", sorted((media / "photos").rglob("*.*"))[:40])
     small = ["epochs=1", "batch_size=4", "words.min_count=1", *(f"encoders.image.{of}" for of in TINY_TIMM)]
     for command in commands(blocks("Published systems")[0]):
         name, *arguments = shlex.split(command)[1:]
