@@ -83,7 +83,7 @@ DEFAULT_PEERS = "xmr,faiss-tuned,faiss,torch,numpy,usearch,numkong,hnsw,ivf"
 
 @dataclass
 class Measured:
-    """One data set at one size: every single measurement."""
+    """One dataset at one size: every single measurement."""
 
     data: str
     rows: int
@@ -184,7 +184,7 @@ def check_options(options: argparse.Namespace, parser: argparse.ArgumentParser) 
 
 
 def sources(options: argparse.Namespace) -> list[str]:
-    """The data sets by name; the real ones are called after their files."""
+    """The datasets by name; the real ones are called after their files."""
     names = [name for name in options.data if name != "real"]
     if "real" in options.data:
         names += [f"real: {options.model.name}"] if options.model else []
@@ -193,7 +193,7 @@ def sources(options: argparse.Namespace) -> list[str]:
 
 
 def write_rows(name: str, n_rows: int, options: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
-    """rows.npy and queries.npy, unit rows of a data set."""
+    """rows.npy and queries.npy, unit rows of a dataset."""
     rng = np.random.default_rng(0)
     n_queries = 2 * max(*options.batches, RECALL_QUERIES)
     if name.startswith("real: "):
@@ -562,7 +562,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 class Peers:
-    """The processes of one data set; close them to have their memory back."""
+    """The processes of one dataset; close them to have their memory back."""
 
     def __init__(self, wanted: list[str], rows_path: Path, queries_path: Path) -> None:
         spawn = multiprocessing.get_context("spawn")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, must_run, run_xmr
 
-HELP = ("init", "train", "eval", "export", "index", "query", "info")
+HELP = ("init", "fetch", "speak", "train", "eval", "export", "index", "query", "info")
 
 
 def refused(*arguments: object, cwd: Path, code: int, says: str) -> None:
@@ -40,6 +40,15 @@ def test_init_writes_settings_and_leaves_old_ones_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_recipe_is_shown_with_its_encoders_and_stages(tmp_path: Path) -> None:
+    shown = must_run("train", "--list", "--recipe", "dsve", cwd=tmp_path)
+    (facts,) = lines(must_run("train", "--list", "--recipe", "dsve", "--set", "size=small", "--json", cwd=tmp_path))
+    assert re.search(r"^image +timm-map resnet152", shown, re.MULTILINE)
+    assert re.search(r"^ +3 +51 +160 +adam .* image from layer3 +hardest_negative$", shown, re.MULTILINE)
+    assert facts["encoders"] == {"image": "timm-map tf_efficientnet_lite0", "text": "sru"}
+    assert len(must_run("train", "--list", cwd=tmp_path).splitlines()) > 10
+
+
 def test_train_writes_checkpoint_metrics_and_curves(finished_world: Path) -> None:
     folder = finished_world / ".xmr" / "checkpoint"
     assert {"last.safetensors", "best.safetensors", "config.toml", "metrics.jsonl"} <= {
@@ -59,7 +68,7 @@ def test_train_writes_checkpoint_metrics_and_curves(finished_world: Path) -> Non
             "losses.ranking.margins is unknown; did you mean losses.ranking.margin",
         ),
         (("--set", "epochs=many"), 1, '"many" found, a whole number expected'),
-        (("--set", "encoders.image.name=net"), 1, "encoders are timm"),
+        (("--set", "encoders.image.name=net"), 1, "encoders of image are timm"),
         (("--overwrite", "--data", "nowhere"), 1, "nowhere.*no such file"),
         (("--recipe", "slow"), 1, "'slow' is unknown"),
         ((), 1, "holds a checkpoint.*--resume"),

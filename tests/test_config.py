@@ -180,10 +180,10 @@ def test_an_assignment_reaches_its_setting(assignment: str, expected: object) ->
         ("stages.1.epochs=2", "setting stages: {'1': {'epochs': 2}} found, a list of tables expected"),
         ("encoders=image", "setting encoders: 'image' found, a table expected"),
         ("encoders.smell.name=words", "encoders.smell: unknown modality; there are image, sound, speech, text"),
-        ("encoders.image=7", "encoders.image.name: 7 found; encoders are timm, "),
-        ("encoders.image.name=[1]", "encoders.image.name: [1] found; encoders are"),
-        ("encoders.image.name=resnet", "encoders.image.name: 'resnet' found; encoders are"),
-        ("encoders.image.name=words", "encoders.image.name: encoder words is not made for image; choose another"),
+        ("encoders.image=7", "encoders.image.name: 7 found; encoders of image are timm, "),
+        ("encoders.image.name=[1]", "encoders.image.name: [1] found; encoders of image are timm, "),
+        ("encoders.image.name=resnet", "encoders.image.name: 'resnet' found; encoders of image are timm, "),
+        ("encoders.image.name=words", "encoders.image.name: 'words' found; encoders of image are timm, "),
         ("epochs", "--set epochs: key=value expected, as in --set epochs=5"),
         ("=3", "--set =3: key=value expected, as in --set epochs=5"),
         ("recipe=see-hear-read", "--set recipe=see-hear-read: a recipe is chosen by --recipe"),
@@ -260,6 +260,25 @@ def test_a_variant_and_a_size_change_the_recipe_and_drop_what_a_file_says_of_oth
     assert load_config(path, assignments=["variant=both"]).epochs == 7
     changed = load_config(path, assignments=["variant=ranking"])
     assert asdict(changed) == asdict(ranking) | {"data": changed.data}
+
+
+def test_a_settings_file_of_another_size_keeps_the_users_own_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ['data=["a.jsonl"]', "epochs=7", "encoders.image.weights=image.safetensors", "words.file=words.bin"]
+    path = write_settings(tmp_path, explained_config("vsepp", ["size=small", "variant=order0", *own]))
+    full, other = (load_config(path, assignments=[wish]) for wish in ("size=full", "variant=vse0"))
+    asked = load_config(None, recipe="vsepp", assignments=["size=full", "variant=order0"])
+    files = (str(tmp_path / "image.safetensors"), str(tmp_path / "words.bin"))
+    assert (full.size, full.variant, full.epochs) == ("full", "order0", asked.epochs)
+    assert full.encoders["image"].weights == "pretrained"  # the file is of the small network
+    assert (other.size, other.variant, other.encoders["image"].weights, other.words.file) == ("small", "vse0", *files)
+    assert full.data == other.data == (str(tmp_path / "a.jsonl"),)
+    sentence = "made for another recipe, variant or size; of its settings only data"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{path}: {sentence} and words.file are used",
+        f"{path}: {sentence}, words.file and the weights of encoders are used",
+    ]
 
 
 def test_a_source_may_carry_the_name_of_its_dataset(tmp_path: Path) -> None:

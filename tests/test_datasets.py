@@ -70,6 +70,21 @@ def test_a_row_has_the_modalities_that_its_line_names(
     assert read_one(tmp_path, line).modalities == modalities
 
 
+@pytest.mark.parametrize(
+    ("line", "captions"),
+    [
+        ({"captions": [" a dog\n", "", " \t", "it runs"]}, ("a dog", "it runs")),
+        ({"captions": "a dog"}, ("a dog",)),
+        ({"captions": [], "caption": "a dog "}, ("a dog",)),
+        ({"captions": ["it runs"], "caption": "a dog"}, ("it runs",)),
+    ],
+)
+def test_captions_are_a_string_or_several_without_the_blank_ones(
+    tmp_path: Path, line: dict[str, Any], captions: tuple[str, ...]
+) -> None:
+    assert read_one(tmp_path, line | {"image": "a.png"}).captions == captions
+
+
 def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
     assert len(read_pairs(write_lines(tmp_path, GOOD, "", "   ", GOOD))) == 2
 
@@ -91,11 +106,11 @@ def test_a_folder_stands_for_the_file_in_it(tmp_path: Path) -> None:
         ({"caption": "a dog"}, "captions found, a pair expected"),
         ({"image": "a.png"}, "image found, a pair expected"),
         ({"image": "a.png", "captions": []}, "image found, a pair expected"),
-        ({"image": "a.png", "captions": "a dog"}, "strings expected as paths and captions"),
-        ({"image": "a.png", "captions": ["a dog", 3]}, "strings expected as paths and captions"),
-        ({"image": "a.png", "caption": {"en": "a dog"}}, "strings expected as paths and captions"),
-        ({"image": 3, "captions": ["a dog"]}, "strings expected as paths and captions"),
-        ({"image": ["a.png"], "sound": "b.wav"}, "strings expected as paths and captions"),
+        ({"image": "a.png", "captions": [" "]}, "image found, a pair expected"),
+        ({"image": "a.png", "captions": ["a dog", 3]}, "captions are a string or a list of strings; mend the record"),
+        ({"image": "a.png", "caption": {"en": "a dog"}}, "captions are a string or a list of strings"),
+        ({"image": 3, "captions": ["a dog"]}, "strings expected as paths; mend the line"),
+        ({"image": ["a.png"], "sound": "b.wav"}, "strings expected as paths"),
         ({"image": "a\0.png", "sound": "b.wav"}, "a path that no file can have (embedded null byte); mend the line"),
     ],
     ids=lambda value: str(value)[:30],

@@ -134,7 +134,7 @@ def test_a_missing_sound_costs_its_pairs(tmp_path: Path) -> None:
         ({"sound": "a.wav"}, "line 1: no label or category or class in it; mend the line"),
         ({"label": "dog"}, "line 1: no sound or file_name or filename or file or path in it; mend the line"),
         ({"sound": "a\0.wav", "label": "dog"}, "line 1: a path that no file can have (embedded null byte)"),
-        ({"sound": "a.wav", "label": "dog", "captions": 3}, "line 1: captions are a list of strings; mend the line"),
+        ({"sound": "a.wav", "label": "dog", "captions": 3}, "line 1: captions are a string or a list of strings"),
         (3, "line 1: int found, an object expected"),
     ],
 )

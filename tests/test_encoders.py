@@ -297,6 +297,8 @@ def test_a_file_without_weights_is_one_sentence(tmp_path: Path, content: bytes |
 def test_an_unknown_network_of_timm_is_named() -> None:
     with pytest.raises(XmrError, match=r"encoders.image.model: timm has no network 'resnet99'"):
         TimmImage(TimmImage.Settings(model="resnet99", weights="random"), WIDTH, NO_WORDS)
+    with pytest.raises(XmrError, match=r"encoders.image.model: .*tag \(in99k\).*; see timm.list_pretrained"):
+        TimmImage(TimmImage.Settings(model="resnet50.in99k", weights="random"), WIDTH, NO_WORDS)
 
 
 def test_frozen_weights_must_be_named() -> None:

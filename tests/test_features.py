@@ -152,6 +152,17 @@ def test_other_frozen_weights_are_another_cache(pictures: list[Path], tmp_path: 
     assert not np.allclose(first.take(pictures), second.take(pictures))
 
 
+def test_a_setting_of_the_trunk_without_weights_is_another_cache(pictures: list[Path], tmp_path: Path) -> None:
+    def network(n_levels: int) -> TimmImage:
+        torch.manual_seed(0)
+        settings = TimmImage.Settings(model="test_resnet", weights="random", size=32, n_levels=n_levels)
+        return TimmImage(settings, 4, NO_WORDS)
+
+    few, more = (run(pictures, tmp_path, network(n_levels)) for n_levels in (1, 2))
+    assert (few[2], more[2], run(pictures, tmp_path, network(2))[2]) == (5, 5, 0)
+    assert few[0].take(pictures).shape[1] < more[0].take(pictures).shape[1]
+
+
 def test_what_learns_has_no_part_in_the_cache(pictures: list[Path], cache: Path) -> None:
     other = ConvImage(ConvImage.Settings(size=8, channels=(7, 7)), 9, NO_WORDS)
     assert run(pictures, cache, other)[2] == 0

@@ -465,7 +465,7 @@ def test_a_damaged_archive_is_named(
         unpack(packed(suffix, content), tmp_path / "out")
 
 
-# A data set
+# A dataset
 
 
 @pytest.fixture

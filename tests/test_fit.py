@@ -21,11 +21,11 @@ from test_checkpoint import full_disk
 
 from xmr.engine.errors import XmrError
 from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME
-from xmr.train import fit as fit_module
 from xmr.train import losses
 from xmr.train.checkpoint import load_checkpoint
 from xmr.train.encoders import TimmImage
 from xmr.train.fit import METRICS_NAME, fit
+from xmr.train.run import pick_device
 from xmr.train.settings import LOSS_SETTINGS, TrainConfig
 
 STEPS_PER_EPOCH, N_STEPS = 6, 24
@@ -363,4 +363,4 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_a_device_is_refused() -> None:
     with pytest.raises(XmrError, match=r"--device cuda: torch finds no CUDA device here; install a driver, or use"):
-        fit_module.pick_device("cuda")
+        pick_device("cuda")

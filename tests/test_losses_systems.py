@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from xmr.train import losses
 from xmr.train.losses import cmpc, cmpm, matchmap, matchmap_similarity, reconstruction
 
 IDS = torch.tensor([0, 1, 0, 2, 1])
@@ -193,7 +192,7 @@ def test_matchmap_matches_a_double_loop() -> None:
 def test_matchmap_similarity_matches_a_double_loop(
     kind: str, block_elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "BLOCK_ELEMENTS", block_elements)
+    monkeypatch.setattr("xmr.train.losses.scores.BLOCK_ELEMENTS", block_elements)
     images, sounds, n_frames = normal(18, 3, 4, 2, 5), normal(19, 4, 4, 6), torch.tensor([6, 2, 1, 4])
     expected = [
         [

@@ -22,7 +22,7 @@ from xmr.train.datasets import Row
 from xmr.train.evaluate import embed_contents, evaluate
 from xmr.train.features import Features
 from xmr.train.model import AlignedModel, Outputs
-from xmr.train.objective import Batch, Objective, check_batches, has_order_similarity, losses_of
+from xmr.train.objective import Batch, Objective, check_batches, comparison_of, losses_of
 from xmr.train.settings import TrainConfig
 from xmr.train.words import Words
 
@@ -441,17 +441,19 @@ def test_a_loss_that_no_batch_has_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "is_order"),
+    ("table", "comparison"),
     [
-        ('[losses.ranking]\nsimilarity = "order"', True),
-        ('[losses.hardest_negative]\nsimilarity = "order"\n[losses.cmpm]', True),
-        ('[losses.ranking]\nsimilarity = "order"\nweight = 0\n[losses.cmpm]', False),
-        ("[losses.ranking]", False),
-        ('losses = { cmpm = {} }\n[[stages]]\n[[stages]]\nlosses = { ranking = { similarity = "order" } }', True),
+        ('[losses.ranking]\nsimilarity = "order"', "order"),
+        ('[losses.hardest_negative]\nsimilarity = "order"\n[losses.cmpm]', "order"),
+        ('[losses.ranking]\nsimilarity = "order"\nweight = 0\n[losses.cmpm]', "dot"),
+        ("[losses.ranking]", "dot"),
+        ('[losses.sampled_impostors]\nmatchmap = "SIMA"', "SIMA"),
+        ('[losses.sampled_impostors]\nmatchmap = "none"', "dot"),
+        ('losses = { cmpm = {} }\n[[stages]]\n[[stages]]\nlosses = { ranking = { similarity = "order" } }', "order"),
     ],
 )
-def test_embeddings_are_compared_as_they_were_learned(table: str, is_order: bool) -> None:
-    assert has_order_similarity(stage_configs(stage_of(table))) == is_order
+def test_embeddings_are_compared_as_they_were_learned(table: str, comparison: str) -> None:
+    assert comparison_of(stage_configs(stage_of(table))) == comparison
 
 
 def order_metrics(queries: Any, gallery: Any, right: list[set[int]], *, is_image: bool) -> dict[str, float]:
@@ -511,8 +513,26 @@ def test_an_evaluation_by_order_is_that_of_a_loop() -> None:
         order_metrics(images, texts, [{2 * row, 2 * row + 1} for row in range(12)], is_image=True),
         order_metrics(texts, images, [{row // 2} for row in range(24)], is_image=False),
     ]
-    by_order, by_cosine = (evaluate(model, store, rows, cpu, similarity=how) for how in ("order", "dot"))
+    by_order, by_cosine = (evaluate(model, store, rows, cpu, comparison=how) for how in ("order", "dot"))
     assert [(record["query"], record["gallery"]) for record in by_order] == [("image", "text"), ("text", "image")]
     for record, other, metrics in zip(by_order, by_cosine, expected, strict=True):
         assert {name: record[name] for name in metrics} == metrics
         assert {name: other[name] for name in metrics} != metrics
+
+
+@pytest.mark.parametrize("kind", ["SISA", "MISA", "SIMA"])
+def test_an_evaluation_by_maps_is_that_of_a_loop(mapped: AlignedModel, kind: str) -> None:
+    batch = mapped_batch(mapped)
+    rows = [Row(str(n), "val", files={"image": Path(f"{n}.png"), "speech": Path(f"{n}.wav")}) for n in range(N_ROWS)]
+    features = {modality: Features() for modality in batch.features}
+    for modality, of in batch.features.items():
+        features[modality].add_part({str(row.files[modality]): n for n, row in enumerate(rows)}, of.numpy())
+    with torch.no_grad():
+        images, _ = mapped.maps("image", batch.features["image"])
+        sounds, n_frames = mapped.maps("speech", batch.features["speech"])
+    scores = matchmap_loop(images.numpy(), sounds.numpy(), n_frames.numpy(), kind)
+    records = evaluate(mapped, Store(features, None), rows, torch.device("cpu"), comparison=kind)
+    for record, matrix in zip(records, (scores, scores.T), strict=True):
+        ranks = [1 + sum(row > row[n]) for n, row in enumerate(matrix)]
+        assert record["mean_rank"] == round(np.mean(ranks), 4)
+        assert record["R@1"] == round(100 * np.mean(np.equal(ranks, 1)), 4)

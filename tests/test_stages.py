@@ -21,12 +21,13 @@ from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME
 from xmr.engine.media import image
 from xmr.train import features
 from xmr.train import fit as fit_module
+from xmr.train import step as step_module
 from xmr.train.batches import Batches, Store, load_store, make_batches
 from xmr.train.checkpoint import AVERAGE, OPTIMIZER, Checkpoint, load_checkpoint, named, restore_model
 from xmr.train.config import parse_config
 from xmr.train.datasets import read_rows
 from xmr.train.evaluate import evaluate, score_of
-from xmr.train.fit import fit
+from xmr.train.fit import METRICS_NAME, fit
 from xmr.train.settings import TrainConfig
 
 WORDS = ("red", "green", "blue", "dark", "pale", "round", "flat", "old")
@@ -221,7 +222,7 @@ def test_ctrl_c_at_every_step_changes_nothing(finished: Finished, small: World, 
 
 def poison(monkeypatch: pytest.MonkeyPatch, step: int, what: str) -> None:
     """Make the losses, or only their gradients, of one step no numbers."""
-    losses_of = fit_module._losses
+    losses_of = step_module._losses
 
     def poisoned(run: Any) -> dict[str, torch.Tensor]:
         found = losses_of(run)
@@ -234,7 +235,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int, what: str) -> None:
             loss.register_hook(lambda gradient: gradient * torch.inf)
         return found
 
-    monkeypatch.setattr(fit_module, "_losses", poisoned)
+    monkeypatch.setattr(step_module, "_losses", poisoned)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -252,6 +253,10 @@ def test_a_step_that_is_no_number_leaves_no_trace(
             train(config, poisoned, small.cache)
         with pytest.raises(XmrError, match=rf"the {what} is (nan|inf) at step 3"):  # once more, and no further
             train(config, poisoned, small.cache, resume=True)
+    *before, last = (poisoned / METRICS_NAME).read_text().splitlines(keepends=True)
+    assert json.loads(last)["step"] == 4
+    assert len(json.loads(last)["not_finite"]) == 4
+    (poisoned / METRICS_NAME).write_text("".join(before))
     assert_same_end(poisoned, stopped)
     assert all(tensor.isfinite().all() for tensor in load_file(poisoned / CHECKPOINT_NAME).values())
 
@@ -261,11 +266,11 @@ def test_the_rows_of_a_loss_that_is_no_number_are_named(
 ) -> None:
     poison(monkeypatch, 1, "loss")
     drawn: list[str] = []
-    monkeypatch.setattr(fit_module.Batches, "rows_at", watching(fit_module.Batches.rows_at, drawn))
+    monkeypatch.setattr(Batches, "rows_at", watching(Batches.rows_at, drawn))
     with pytest.raises(XmrError) as caught:
         train(small.config(PLAIN), tmp_path, small.cache)
-    assert len(drawn) == 4
-    assert f"on the rows {', '.join(drawn)};" in str(caught.value)
+    assert f"on the rows {', '.join(drawn[:4])} (all rows stand in metrics.jsonl);" in str(caught.value)
+    assert records(tmp_path)[-1] == {"step": 2, "not_finite": drawn[:4]}
 
 
 def watching(rows_at: Callable[..., Any], drawn: list[str]) -> Callable[..., Any]:
@@ -582,14 +587,14 @@ def test_training_mode_is_back_after_an_evaluation(
     small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[tuple[bool, ...]] = []
-    losses_of = fit_module._losses
+    losses_of = step_module._losses
 
     def watched_losses(run: Any) -> Any:
         encoder = run.model.encoder("image")
         modes.append((run.model.training, run.model.head.training, encoder.top.training, encoder.trunk.training))
         return losses_of(run)
 
-    monkeypatch.setattr(fit_module, "_losses", watched_losses)
+    monkeypatch.setattr(step_module, "_losses", watched_losses)
     train(replace(small.config(PLAIN), eval_every=1), tmp_path, small.cache)
     assert modes == [(True, True, True, False)] * 4
 
@@ -638,7 +643,7 @@ def test_a_frozen_trunks_features_are_always_those_of_the_weights_it_has(
     monkeypatch.setattr(features, "_trunk_of", run_in_torch)
     path = small.rows.with_name("0.png")
     gaps: list[float] = []
-    losses_of = fit_module._losses
+    losses_of = step_module._losses
 
     def compared(run: Any) -> Any:
         encoder = run.model.encoder("image")
@@ -648,7 +653,7 @@ def test_a_frozen_trunks_features_are_always_those_of_the_weights_it_has(
             gaps.append((run.store.inputs("image", [path]) - expected).abs().max().item())
         return losses_of(run)
 
-    monkeypatch.setattr(fit_module, "_losses", compared)
+    monkeypatch.setattr(step_module, "_losses", compared)
     stages = ({"epochs": 2, "finetune": {"image": "all"}}, {"epochs": 1}, {"epochs": 1, "start": "best"})
     train(replace(small.config(PLAIN), ema_decay=0.0, stages=stages), tmp_path / "run", tmp_path / "cache")
     assert len(gaps) == 4

@@ -19,7 +19,12 @@ FILE_WORDS = ("</s>", "the", "a", "dog", "New_York", "bell")  # the most frequen
 def write_vectors(path: Path, words: tuple[str, ...] = FILE_WORDS, dim: int = 5) -> KeyedVectors:
     vectors = KeyedVectors(dim)
     vectors.add_vectors(words, np.random.default_rng(0).standard_normal((len(words), dim)).astype(np.float32))
-    vectors.save_word2vec_format(path, binary=path.suffix == ".bin")
+    if path.suffix == ".npy":  # a skip-thought table
+        np.save(path, vectors.vectors)
+        path.with_name("dictionary.txt").write_text("\n".join(vectors.index_to_key) + "\n")
+    else:
+        has_header = path.stem != "glove"
+        vectors.save_word2vec_format(path, binary=path.suffix == ".bin", write_header=has_header)
     return vectors
 
 
@@ -66,7 +71,7 @@ def test_captions_without_a_word_are_refused(captions: list[str]) -> None:
         make_words(WordSettings(), captions, 0)
 
 
-@pytest.mark.parametrize("name", ["vectors.bin", "vectors.txt"])
+@pytest.mark.parametrize("name", ["vectors.bin", "vectors.txt", "glove.txt", "utable.npy"])
 def test_vectors_of_a_file_keep_their_directions(tmp_path: Path, name: str) -> None:
     written = write_vectors(tmp_path / name)
     words = make_words(WordSettings(file=str(tmp_path / name)), CAPTIONS, 0)
@@ -89,25 +94,35 @@ def test_a_file_without_any_word_of_the_captions_is_refused(tmp_path: Path) -> N
         make_words(WordSettings(file=str(tmp_path / "other.txt")), CAPTIONS, 0)
 
 
-@pytest.mark.parametrize("name", ["vectors.bin", "vectors.txt"])
+@pytest.mark.parametrize("name", ["vectors.bin", "vectors.txt", "glove.txt", "utable.npy"])
 @pytest.mark.parametrize("content", [b"", b"no vectors here\n", b"\x89PNG\r\n\x1a\n\0\0", b"3 4\na 1.0"])
-def test_a_file_that_is_no_word2vec_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_that_holds_no_word_vectors_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(XmrError, match=f"{name}: no word2vec file that gensim can read"):
+    with pytest.raises(XmrError, match=f"{name}: no file of word vectors"):
         make_words(WordSettings(file=str(tmp_path / name)), CAPTIONS, 0)
 
 
-@pytest.mark.parametrize("name", ["vectors.bin", "vectors.txt"])
+@pytest.mark.parametrize("name", ["vectors.bin", "vectors.txt", "glove.txt", "utable.npy"])
 def test_a_file_cut_short_is_refused(tmp_path: Path, name: str) -> None:
     write_vectors(tmp_path / name)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(XmrError, match=f"{name}: no word2vec file that gensim can read"):
+    with pytest.raises(XmrError, match=f"{name}: no file of word vectors"):
         make_words(WordSettings(file=str(tmp_path / name)), CAPTIONS, 0)
 
 
+def test_a_table_and_its_words_must_be_equally_long(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "utable.npy")
+    (tmp_path / "dictionary.txt").write_text("a\ndog\n")
+    with pytest.raises(XmrError, match=r"utable.npy: .*shape \(6, \d+\), 2 words in dictionary.txt"):
+        make_words(WordSettings(file=str(tmp_path / "utable.npy")), CAPTIONS, 0)
+    (tmp_path / "dictionary.txt").unlink()
+    with pytest.raises(XmrError, match=r"utable.npy: no file of word vectors .*dictionary.txt"):
+        make_words(WordSettings(file=str(tmp_path / "utable.npy")), CAPTIONS, 0)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(XmrError, match=r"lost.bin: no word2vec file that gensim can read"):
+    with pytest.raises(XmrError, match=r"lost.bin: no file of word vectors"):
         make_words(WordSettings(file=str(tmp_path / "lost.bin")), CAPTIONS, 0)
 
 

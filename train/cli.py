@@ -67,7 +67,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the checkpoint stands.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is there.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    list_recipes: Annotated[bool, typer.Option("--list", help="Show the recipes, or the one of --recipe.")] = False,
+    list_recipes: Annotated[bool, typer.Option("--list", help="Show the recipes; with --recipe, one in full.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Learn a model from pairs; a checkpoint every epoch, Ctrl-C leaves one to go on from.
@@ -75,7 +75,7 @@ def train(
     Example: xmr train --set epochs=5
     """
     if list_recipes:
-        _print_recipes(recipe, as_json)
+        _print_recipes(recipe, assignments or [], as_json)
         return
     from xmr.engine.runtime import check_device
 
@@ -117,7 +117,7 @@ def evaluate(
     from xmr.train.checkpoint import best_of, load_checkpoint
     from xmr.train.datasets import SPLITS
     from xmr.train.evaluate import evaluate_checkpoint
-    from xmr.train.fit import pick_device
+    from xmr.train.run import pick_device
 
     if split not in SPLITS:
         raise UsageError(f"--split {split} is unknown; one of {', '.join(SPLITS)}")
@@ -164,7 +164,7 @@ def export(
 
 
 def fetch(
-    name: Annotated[str | None, typer.Argument(help="A data set, as cub; without one: all that are known.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A dataset, as cub; without one: all that are known.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Download it into this folder.")] = None,
     keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Keep archives that are unpacked.")] = False,
     as_json: JsonOption = False,
@@ -177,7 +177,7 @@ def fetch(
     from xmr.train.fetch import fetch as get
 
     if name is None and to is not None:
-        raise UsageError(f"--to {to}: no data set is named; as `xmr fetch cub --to {to}`")
+        raise UsageError(f"--to {to}: no dataset is named; as `xmr fetch cub --to {to}`")
     if name is None or to is None:
         facts = [describe(find(name))] if name else [describe(each) for each in DATASETS_TO_FETCH.values()]
         _print_datasets(facts, as_json)
@@ -274,19 +274,35 @@ def _elsewhere(config: "TrainConfig", data: list[str] | None) -> "TrainConfig":
     return replace(config, data=tuple(anchored_source(source, Path.cwd()) for source in data)) if data else config
 
 
-def _print_recipes(recipe: str | None, as_json: bool) -> None:
-    from xmr.train.config import recipe_facts, recipe_names
+def _print_recipes(recipe: str | None, assignments: list[str], as_json: bool) -> None:
+    """All recipes, one a line; of one alone its encoders and its stages too, in the size and variant assigned."""
+    from xmr.train.config import STAGE_FACTS, recipe_facts, recipe_names
 
-    facts = [recipe_facts(name) for name in ([recipe] if recipe else recipe_names())]
+    facts = [recipe_facts(name, assignments) for name in ([recipe] if recipe else recipe_names())]
     if as_json:
         terminal.print_json([asdict(of) for of in facts])
-        return
-    columns = ("recipe", "modalities", "losses", "variants", "sizes", "paper")
-    rows = [
-        (of.name, *(", ".join(part) for part in (of.modalities, of.losses, of.variants, of.sizes)), of.about)
-        for of in facts
-    ]
-    terminal.print_table(columns, rows)
+    elif recipe is None:
+        columns = ("recipe", "modalities", "losses", "variants", "sizes", "paper")
+        rows = [
+            (of.name, *(", ".join(part) for part in (of.modalities, of.losses, of.variants, of.sizes)), of.about)
+            for of in facts
+        ]
+        terminal.print_table(columns, rows)
+    else:
+        of = facts[0]
+        print(f"{of.name}: {of.about}\nvariants: {', '.join(of.variants) or 'none'}; sizes: {', '.join(of.sizes)}\n")
+        terminal.print_table(("modality", "encoder"), list(of.encoders.items()))
+        print()
+        stages = [
+            (
+                number,
+                *(stage[key] for key in STAGE_FACTS),
+                ", ".join(f"{modality} from {layer}" for modality, layer in stage["finetune"].items()),
+                ", ".join(stage["losses"]),
+            )
+            for number, stage in enumerate(of.stages, start=1)
+        ]
+        terminal.print_table(("stage", *(key.replace("_", " ") for key in STAGE_FACTS), "finetunes", "losses"), stages)
 
 
 def _need_torch() -> None:

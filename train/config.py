@@ -3,12 +3,13 @@
 import json
 import tomllib
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
 from xmr.train.datasets import split_source
@@ -25,6 +26,7 @@ from xmr.train.settings import (
 RECIPES = Path(__file__).parent / "recipes"
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 CHOICES = {"variant": "variants", "size": "sizes"}  # setting -> the recipe's table of what it may be
+STAGE_FACTS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule")
 Settings = TypeVar("Settings")
 
 
@@ -33,8 +35,17 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def load_config(path: Path | None, *, recipe: str | None = None, assignments: Sequence[str] = ()) -> TrainConfig:
-    """Recipe, then the settings file, then `key=value` assignments; an unknown key or wrong type raises XmrError."""
+def load_config(
+    path: Path | None,
+    *,
+    recipe: str | None = None,
+    assignments: Sequence[str] = (),
+    note: Callable[[str], None] = terminal.note,
+) -> TrainConfig:
+    """Recipe, then the settings file, then `key=value` assignments; an unknown key or wrong type raises XmrError.
+
+    Of a file that was made for another recipe, variant or size only the sources and the weights are used.
+    """
     table = _anchored(_read_toml(path), path.parent) if path is not None and path.is_file() else {}
     assigned: dict[str, Any] = {}
     for assignment in assignments:
@@ -44,9 +55,13 @@ def load_config(path: Path | None, *, recipe: str | None = None, assignments: Se
     if assigned.get("recipe", name) != name:  # the settings of the other recipe would be missing
         raise XmrError(f"--set recipe={assigned['recipe']}: a recipe is chosen by --recipe")
     is_other = name != own or any(key in table and assigned.get(key, table[key]) != table[key] for key in CHOICES)
-    if is_other:  # the file's other settings were made for its own recipe, size and variant
-        table = {"data": table["data"]} if "data" in table else {}
-    return parse_config(_merged(_merged(_chosen(name, _merged(table, assigned)), table), assigned) | {"recipe": name})
+    chosen = _chosen(name, assigned if name != own else _merged(table, assigned))
+    if is_other:
+        kept = _files_of(table, chosen)
+        if table.keys() - kept.keys() - {"recipe"}:
+            note(f"{path}: made for another recipe, variant or size; of its settings only {_listed(kept)} are used")
+        table = kept
+    return parse_config(_merged(_merged(chosen, table), assigned) | {"recipe": name})
 
 
 def parse_config(table: Mapping[str, Any]) -> TrainConfig:
@@ -106,14 +121,34 @@ class RecipeFacts:
     losses: tuple[str, ...]
     variants: tuple[str, ...]
     sizes: tuple[str, ...]
+    encoders: dict[str, str]  # modality -> name of the encoder, and of its network
+    stages: list[dict[str, Any]]  # of each what STAGE_FACTS names
 
 
-def recipe_facts(name: str) -> RecipeFacts:
-    """Of one recipe; XmrError if there is none of the name."""
-    table, config = _read_recipe(name), load_config(None, recipe=name)
-    used = {loss: None for stage in stage_configs(config) for loss, settings in stage.losses.items() if settings.weight}
+def recipe_facts(name: str, assignments: Sequence[str] = ()) -> RecipeFacts:
+    """Of one recipe, in the size and the variant that are assigned; XmrError if there is none of the name."""
+    table, config = _read_recipe(name), load_config(None, recipe=name, assignments=assignments)
     variants, sizes = (tuple(_table(table, key)) for key in CHOICES.values())
-    return RecipeFacts(name, config.about, tuple(config.encoders), tuple(used), variants, ("full", *sizes))
+    stages = [{key: getattr(stage, key) for key in STAGE_FACTS} | _parts_of(stage) for stage in stage_configs(config)]
+    return RecipeFacts(
+        name,
+        config.about,
+        modalities=tuple(config.encoders),
+        losses=tuple(dict.fromkeys(loss for stage in stages for loss in stage["losses"])),
+        variants=variants,
+        sizes=("full", *sizes),
+        encoders={
+            modality: " ".join([settings.name, *([settings.model] if hasattr(settings, "model") else [])])
+            for modality, settings in config.encoders.items()
+        },
+        stages=stages,
+    )
+
+
+def _parts_of(stage: TrainConfig) -> dict[str, Any]:
+    """The losses that a stage uses, and what of the encoders it finetunes."""
+    used = [name for name, settings in stage.losses.items() if settings.weight]
+    return {"losses": used, "finetune": dict(stage.finetune)}
 
 
 def _explain(settings: Any, skip: frozenset[str] | set[str] = frozenset()) -> Iterator[str]:
@@ -152,6 +187,28 @@ def _chosen(name: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
     of_size = _table(offers["size"].get(chosen["size"], {}), "variants")
     chosen = _merged(chosen, _table(of_size, str(chosen["variant"])))
     return {key: value for key, value in chosen.items() if key != "variants"}
+
+
+def _files_of(table: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What a settings file tells of the user's own files: the sources, and the weights of encoders chosen again."""
+    kept: dict[str, Any] = {"data": table["data"]} if "data" in table else {}
+    if file := _table(table, "words").get("file"):
+        kept["words"] = {"file": file}
+    of_encoders = {}
+    for modality, settings in _table(chosen, "encoders").items():
+        before, now = _table(table, "encoders").get(modality), _parse_encoder(modality, settings)
+        if isinstance(before, Mapping) and all(
+            before.get(key, getattr(now, key, None)) == getattr(now, key, None) for key in ("name", "model")
+        ):
+            of_encoders[modality] = {key: before[key] for key in WEIGHT_FILES if key in before}
+    if any(of_encoders.values()):
+        kept["encoders"] = of_encoders
+    return kept
+
+
+def _listed(kept: Mapping[str, Any]) -> str:
+    names = {"data": "data", "words": "words.file", "encoders": "the weights of encoders"}
+    return " and ".join(", ".join(names[key] for key in names if key in kept).rsplit(", ", 1)) or "none"
 
 
 def _read_recipe(name: object) -> dict[str, Any]:
@@ -250,12 +307,10 @@ def _parse_encoder(modality: str, settings: object) -> Any:
     if modality not in MODALITIES:
         raise XmrError(f"{where}: unknown modality; there are {', '.join(MODALITIES)}")
     found = settings.get("name") if isinstance(settings, Mapping) else settings
-    if not isinstance(settings, Mapping) or not isinstance(found, str) or found not in ENCODER_SETTINGS:
-        raise XmrError(f"{where}.name: {found!r} found; encoders are {', '.join(ENCODER_SETTINGS)}")
-    known = ENCODER_SETTINGS[found]
-    if MODALITIES[modality].medium != known.medium:
-        raise XmrError(f"{where}.name: encoder {found} is not made for {modality}; choose another")
-    return _parse(known, settings, f"{where}.")
+    offered = {name: of for name, of in ENCODER_SETTINGS.items() if of.medium == MODALITIES[modality].medium}
+    if not isinstance(settings, Mapping) or not isinstance(found, str) or found not in offered:
+        raise XmrError(f"{where}.name: {found!r} found; encoders of {modality} are {', '.join(offered)}")
+    return _parse(offered[found], settings, f"{where}.")
 
 
 def _parse_loss(name: str, settings: object) -> Any:

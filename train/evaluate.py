@@ -1,8 +1,8 @@
 """Retrieval on held-out rows: every direction the modalities allow, also those that were never trained as pairs."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from xmr.engine import terminal
 from xmr.engine.errors import XmrError
@@ -19,9 +20,11 @@ from xmr.train.batches import Progress, Store, load_store
 from xmr.train.checkpoint import Checkpoint, restore_model
 from xmr.train.config import stage_configs
 from xmr.train.datasets import LABEL, Row, read_rows, select, with_captions
-from xmr.train.losses import Similarity, similarities
+from xmr.train.losses import MatchKind, matchmap_similarity, similarities
 from xmr.train.model import AlignedModel, NotFiniteError
-from xmr.train.objective import has_order_similarity
+from xmr.train.objective import Comparison, comparison_of
+
+Scores = Callable[[str, Sequence[int]], Tensor]  # queries of a modality, by their places -> (n, n_gallery)
 
 BATCH_SIZE = 256
 RANDOM_DRAWS, RANDOM_QUERIES = 5, 1000
@@ -71,34 +74,46 @@ def evaluate_checkpoint(
     store, readable, errors = load_store(model, selected, cache, device, progress)
     for sentence in errors:
         note(f"skipped: {sentence}")
-    is_order = has_order_similarity(stage_configs(checkpoint.config))
-    return evaluate(model, store, readable, device, similarity="order" if is_order else "dot")
+    return evaluate(model, store, readable, device, comparison=comparison_of(stage_configs(checkpoint.config)))
 
 
 def evaluate(
-    model: AlignedModel, store: Store, rows: Sequence[Row], device: torch.device, *, similarity: Similarity = "dot"
+    model: AlignedModel, store: Store, rows: Sequence[Row], device: torch.device, *, comparison: Comparison = "dot"
 ) -> list[dict[str, Any]]:
-    """One record per direction: query, gallery, their sizes, the metrics, and those of a random ranking."""
+    """One record per direction: query, gallery, their sizes, the metrics, and those of a random ranking.
+
+    Pairs of modalities that keep no maps are compared by inner product where the comparison is by maps.
+    """
     embeddings: dict[tuple[str, Any], NDArray[np.float32]] = {}
+
+    def vectors(modality: str, contents: Sequence[Any]) -> NDArray[np.float32]:
+        fresh = [content for content in contents if (modality, content) not in embeddings]
+        made = embed_contents(model, store, modality, fresh, device)
+        embeddings.update({(modality, content): vector for content, vector in zip(fresh, made, strict=True)})
+        return np.stack([embeddings[modality, content] for content in contents])
+
     records = []
     for a, b in combinations(model.modalities, 2):
         items = dict(zip((a, b), matched_items(rows, a, b), strict=True))
         if not items[a].contents:
             continue
-        for modality in (a, b):
-            fresh = [content for content in items[modality].contents if (modality, content) not in embeddings]
-            vectors = embed_contents(model, store, modality, fresh, device)
-            embeddings.update({(modality, content): vector for content, vector in zip(fresh, vectors, strict=True)})
+        scores: Scores | None = None
+        if comparison != "dot" and comparison != "order" and model.encoder(a).has_maps and model.encoder(b).has_maps:
+            scores = _by_maps(model, store, items, device, comparison)
+        else:
+            rows_of = {modality: vectors(modality, items[modality].contents) for modality in (a, b)}
+            if comparison == "order":
+                scores = _by_order(rows_of)
         for query, gallery in permutations((a, b)):
-            answered, ranked = items[query].among(set(items[gallery].keys)), items[gallery]
-            queries = np.stack([embeddings[query, content] for content in answered.contents])
-            rows_of_gallery = np.stack([embeddings[gallery, content] for content in ranked.contents])
-            sizes = {"n_queries": len(answered.keys), "n_gallery": len(ranked.keys)}
-            if similarity == "order":
-                metrics = _order_metrics(queries, rows_of_gallery, answered.keys, ranked.keys, is_flipped=query == b)
+            ranked = items[gallery].keys
+            asked = [place for place, key in enumerate(items[query].keys) if key in set(ranked)]
+            ids = [items[query].keys[place] for place in asked]
+            if scores is None:
+                metrics = _search_metrics(rows_of[query][asked], rows_of[gallery], ids, ranked)
             else:
-                metrics = _search_metrics(queries, rows_of_gallery, answered.keys, ranked.keys)
-            random = dict(_random_metrics(tuple(answered.keys), tuple(ranked.keys)))
+                metrics = _score_metrics(partial(scores, query), asked, ids, ranked)
+            random = dict(_random_metrics(tuple(ids), tuple(ranked)))
+            sizes = {"n_queries": len(ids), "n_gallery": len(ranked)}
             records.append({"query": query, "gallery": gallery, **sizes, **metrics, "random": random})
     return records
 
@@ -202,22 +217,57 @@ def _search_metrics(
     return _metrics(found, precision)
 
 
-def _order_metrics(
-    queries: NDArray[np.float32],
-    rows: NDArray[np.float32],
+def _by_order(rows_of: Mapping[str, NDArray[np.float32]]) -> Scores:
+    """Order embeddings, whose similarity is no inner product; the first modality is the images'."""
+    first, second = rows_of
+
+    def scores(query: str, places: Sequence[int]) -> Tensor:
+        asked = torch.from_numpy(rows_of[query][places])
+        ranked = torch.from_numpy(rows_of[second if query == first else first])
+        return similarities(asked, ranked, "order") if query == first else similarities(ranked, asked, "order").T
+
+    return scores
+
+
+def _by_maps(
+    model: AlignedModel, store: Store, items: Mapping[str, Items], device: torch.device, kind: MatchKind
+) -> Scores:
+    """Every place of an image against every frame of a sound, pooled (DAVEnet); all pairs at once."""
+    (first, images), (second, sounds) = items.items()
+    of_images, _ = _maps(model, store, first, images.contents, device)
+    of_sounds, n_frames = _maps(model, store, second, sounds.contents, device)
+    matrix = matchmap_similarity(of_images, of_sounds, n_frames, kind=kind).cpu()  # (n_images, n_sounds)
+    return lambda query, places: (matrix if query == first else matrix.T)[places]
+
+
+def _maps(
+    model: AlignedModel, store: Store, modality: str, contents: Sequence[Any], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(n, width, ...) of files, and (n,) the filled places of the last axis."""
+    model.eval()
+    made = []
+    with torch.inference_mode():
+        for start in range(0, len(contents), BATCH_SIZE):
+            batch = store.inputs(modality, contents[start : start + BATCH_SIZE]).to(device)
+            made.append(model.maps(modality, model.features(modality, batch).float()))
+    maps, n_filled = zip(*made, strict=True)
+    return torch.cat(maps), torch.cat(n_filled)
+
+
+def _score_metrics(
+    scores: Callable[[Sequence[int]], Tensor],
+    asked: Sequence[int],
     query_ids: Sequence[str],
     gallery_ids: Sequence[str],
-    *,
-    is_flipped: bool,
 ) -> dict[str, float]:
-    """The metrics of order embeddings, whose similarity is no inner product; flipped: the queries are the second."""
+    """The metrics of queries, given by their places, whose scores (n, n_gallery) are made a part at a time."""
     found, precision = [], []
-    for batch in np.array_split(np.arange(len(queries)), -(-len(queries) * len(rows) // CELLS)):
-        asked, ranked = torch.from_numpy(queries[batch]), torch.from_numpy(rows)
-        scores = similarities(ranked, asked, "order").T if is_flipped else similarities(asked, ranked, "order")
-        ids = [query_ids[query] for query in batch], gallery_ids
-        found.append(ranks(scores.numpy(), *ids))
-        precision.append(average_precision(scores.numpy(), *ids))
+    n_at_once = max(1, CELLS // len(gallery_ids))
+    for start in range(0, len(asked), n_at_once):
+        part = slice(start, start + n_at_once)
+        of_part = scores(asked[part]).numpy(), query_ids[part], gallery_ids
+        found.append(ranks(*of_part))
+        precision.append(average_precision(*of_part))
     return _metrics(np.concatenate(found), np.concatenate(precision))
 
 

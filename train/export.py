@@ -37,7 +37,7 @@ from xmr.train.config import stage_configs
 from xmr.train.datasets import Row, read_rows, select, with_captions
 from xmr.train.encoders import Encoder
 from xmr.train.model import AlignedModel, Head
-from xmr.train.objective import has_order_similarity
+from xmr.train.objective import comparison_of
 from xmr.train.onnx_network import to_onnx
 
 GATE = 0.9999  # smallest cosine between what torch and the exported network make of one item
@@ -62,8 +62,10 @@ def export(
 ) -> list[Parity]:
     """Write the exported model folder, replacing one that is there; nothing is written if the parity gate is missed."""
     model = restore_model(checkpoint).eval()
-    if has_order_similarity(stage_configs(checkpoint.config)):
-        note("trained as order embeddings, but what is exported is ranked by cosine; expect lower recalls than at eval")
+    comparison = comparison_of(stage_configs(checkpoint.config))
+    if comparison != "dot":
+        trained = "as order embeddings" if comparison == "order" else f"by {comparison} of maps"
+        note(f"trained {trained}, but what is exported is ranked by cosine; expect lower recalls than at eval")
     items = _parity_items(model, checkpoint)
     with _replaced(folder) as unborn:
         (unborn / "onnx").mkdir()

@@ -30,6 +30,7 @@ from xmr.train.onnx_network import to_onnx
 
 PART_ROWS = 1024
 BATCH_SIZE = 32
+PLAIN = (bool, int, float, str)  # what a layer keeps of its settings beside its weights
 
 FileKey = tuple[str, int, int]  # path, size in bytes, mtime in ns
 
@@ -189,6 +190,9 @@ def _digest(encoder: Encoder, trunk: nn.Module, n_views: int) -> str:
     """Of all that the cached features depend on but the file: preprocessing, views, layers and weights of the trunk."""
     content = hashlib.sha256(json.dumps(asdict(encoder.preprocessing), sort_keys=True).encode())
     content.update(f"{version('xmr')} {n_views} {encoder.is_compact} {trunk!r}".encode())
+    for name, module in trunk.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, PLAIN) and key != "training"}
+        content.update(f"{name} {sorted(plain.items())}".encode())
     for name, tensor in trunk.state_dict().items():
         content.update(name.encode())
         content.update(tensor.cpu().contiguous().numpy().tobytes())

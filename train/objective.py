@@ -4,16 +4,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from xmr.engine.errors import XmrError
 from xmr.train import losses
-from xmr.train.encoders import Encoder
 from xmr.train.model import AlignedModel, Outputs
 from xmr.train.settings import TrainConfig
+
+Comparison = Literal["dot", "order", "SISA", "MISA", "SIMA"]
 
 
 @dataclass
@@ -82,9 +83,18 @@ def check_batches(stage: TrainConfig, kinds: Sequence[str]) -> None:
             )
 
 
-def has_order_similarity(stages: Sequence[TrainConfig]) -> bool:
-    """Whether embeddings are compared as order embeddings, not by cosine."""
-    return any(getattr(settings, "similarity", "dot") == "order" for stage in stages for _, settings in _used(stage))
+def comparison_of(stages: Sequence[TrainConfig]) -> Comparison:
+    """How the embeddings of a training are compared: by inner product, unless a loss of its last stage says otherwise.
+
+    `order` as order embeddings; `SISA`, `MISA` or `SIMA` by the maps of where and when, pooled in that way.
+    """
+    found: list[Comparison] = [
+        getattr(settings, key)
+        for _, settings in _used(stages[-1])
+        for key in ("similarity", "matchmap")
+        if getattr(settings, key, "none") not in ("dot", "none")
+    ]
+    return found[0] if found else "dot"
 
 
 def teacher_of(model: AlignedModel) -> nn.Module:
@@ -117,7 +127,7 @@ def _check(name: str, stage: TrainConfig, settings: Any, model: AlignedModel) ->
         kinds = settings.batches or ["-".join(model.modalities)]
         for modality in model.modalities:
             is_mapped = any(modality in kind.split("-") for kind in kinds)
-            if is_mapped and type(model.encoder(modality)).maps is Encoder.maps:
+            if is_mapped and not model.encoder(modality).has_maps:
                 raise XmrError(
                     f"losses.sampled_impostors.matchmap: the encoder of {modality} keeps no map of where and when; "
                     "choose one that does, as timm-map and davenet, or set it to none"

@@ -27,7 +27,7 @@ from xmr.engine.errors import XmrError
 from xmr.engine.files import sync_folder, write_whole
 from xmr.train.datasets import Row, read_rows
 
-RATE_HZ = 16000  # of the clips, the rate of the spoken-caption data sets
+RATE_HZ = 16000  # of the clips, the rate of the spoken-caption datasets
 TIMEOUT_S = 60.0  # for one caption
 SHORTEST_S = 0.1  # less is no word
 QUOTES = str.maketrans({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})  # typographic to plain
@@ -156,7 +156,7 @@ def _check_voices(program: SpeechProgram, voices: Sequence[str] | None) -> list[
 def _utterances(row: Row, n_captions: int, voices: Sequence[str], program: SpeechProgram) -> Iterator[Utterance]:
     """The captions of one image to say; where to start among captions and voices is drawn from the image's name.
 
-    Data sets list the captions of an image in alphabetical order, so the first ones are no fair choice.
+    Datasets list the captions of an image in alphabetical order, so the first ones are no fair choice.
     """
     stem = row.files["image"].stem
     start = int.from_bytes(hashlib.sha256(stem.encode(errors="replace")).digest()[:8], "big")

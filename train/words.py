@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,14 @@ from xmr.engine.errors import XmrError
 from xmr.engine.media import text
 from xmr.train.settings import WordSettings
 
+if TYPE_CHECKING:
+    from gensim.models import KeyedVectors
+
 Vectors = NDArray[np.float32]
 Vocabulary = tuple[str, ...]
 
 SCALE = 0.3  # root mean square of the numbers of word2vec vectors
+TABLE_WORDS = "dictionary.txt"
 LIMIT = 0.1  # of random ones, as VSE++ draws them
 
 
@@ -94,13 +99,11 @@ def _counts(settings: WordSettings, sentences: Sequence[list[str]]) -> dict[str,
 
 
 def _load(settings: WordSettings, sentences: Sequence[list[str]]) -> tuple[Vocabulary, Vectors]:
-    from gensim.models import KeyedVectors
-
     path = Path(settings.file)
     try:
-        known = KeyedVectors.load_word2vec_format(path, binary=path.suffix == ".bin", unicode_errors="replace")
+        known = _read_table(path) if path.suffix == ".npy" else _read_vectors(path)
     except (OSError, ValueError, EOFError) as error:
-        raise XmrError(f"{path}: no word2vec file that gensim can read ({error}); give another words.file") from None
+        raise XmrError(f"{path}: no file of word vectors ({error}); give another words.file") from None
     # such as </s> and New_York can't be read out of a sentence
     readable = (word for word in known.index_to_key if text.words(word) == [word])
     frequent = islice(readable, settings.n_words)
@@ -109,6 +112,29 @@ def _load(settings: WordSettings, sentences: Sequence[list[str]]) -> tuple[Vocab
     if not vocabulary:
         raise XmrError(f"{path}: holds none of the {len(said)} words of the captions; give another words.file")
     return vocabulary, np.stack([known[word] for word in vocabulary])
+
+
+def _read_vectors(path: Path) -> "KeyedVectors":
+    """Of word2vec (.bin: binary, else text), or of GloVe, whose text has no line that tells the number of words."""
+    from gensim.models import KeyedVectors
+
+    is_binary = path.suffix == ".bin"
+    with path.open("rb") as file:
+        is_headless = not is_binary and len(file.readline().split()) > 2
+    return KeyedVectors.load_word2vec_format(path, binary=is_binary, no_header=is_headless, unicode_errors="replace")
+
+
+def _read_table(path: Path) -> "KeyedVectors":
+    """Skip-thoughts (Kiros et al. 2015): row i of the .npy is the word on line i of the dictionary.txt beside it."""
+    from gensim.models import KeyedVectors
+
+    vectors = np.load(path, allow_pickle=False)
+    names = path.with_name(TABLE_WORDS).read_text(encoding="utf-8").splitlines()
+    if vectors.ndim != 2 or len(vectors) != len(names):
+        raise ValueError(f"an array of shape {vectors.shape}, {len(names)} words in {TABLE_WORDS}")
+    known = KeyedVectors(vectors.shape[1])
+    known.add_vectors(names, vectors.astype(np.float32))
+    return known
 
 
 def _scaled(vocabulary: Vocabulary, vectors: Vectors) -> tuple[Vocabulary, Vectors]:

@@ -13,7 +13,7 @@ from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.engine.media import medium_of
 from xmr.train.datasets.layout import files_under, optional_file, resolver
-from xmr.train.datasets.records import TABLES, Record, optional_name, table_records
+from xmr.train.datasets.records import TABLES, Record, captions_of, optional_name, table_records
 from xmr.train.datasets.rows import SPLITS, Note, Row, hash_of, named_or_hashed, split_name
 
 LISTS = {medium: tuple(f"{medium}s{suffix}" for suffix in TABLES) for medium in ("image", "sound")}
@@ -92,10 +92,7 @@ def _listed(path: Path, folder: Path, modality: str, cache: Path | None) -> Iter
             file = resolve(name)
         except ValueError as error:
             raise XmrError(f"{where}: a path that no file can have ({error}); mend the line") from None
-        captions = record.get("captions") or []
-        if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-            raise XmrError(f"{where}: captions are a list of strings; mend the line")
-        yield Item(file, label, _split(record), name, tuple(captions))
+        yield Item(file, label, _split(record), name, captions_of(record, ["captions"], where))
 
 
 def _split(record: Record) -> str | None:

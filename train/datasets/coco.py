@@ -7,7 +7,7 @@ from pathlib import Path
 from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.train.datasets.layout import folder_holding
-from xmr.train.datasets.records import name_of, objects_of, read_json, value_of
+from xmr.train.datasets.records import name_of, objects_of, read_json, value_of, without_blanks
 from xmr.train.datasets.rows import Note, Row, split_in_name
 
 PATTERN = "captions_*.json"
@@ -29,7 +29,7 @@ def _rows(path: Path) -> list[Row]:
     annotated = read_json(path)
     captions: dict[str, list[str]] = defaultdict(list)
     for where, annotation in objects_of(annotated, "annotations", str(path)):
-        captions[name_of(annotation, "image_id", where)].append(value_of(annotation, "caption", str, where).strip())
+        captions[name_of(annotation, "image_id", where)].append(value_of(annotation, "caption", str, where))
     names = {
         name_of(image, "id", where): value_of(image, "file_name", str, where)
         for where, image in objects_of(annotated, "images", str(path))
@@ -43,7 +43,7 @@ def _rows(path: Path) -> list[Row]:
             id=f"coco:{number}",
             split=split,
             files={"image": folder / name},
-            captions=tuple(filter(None, captions.get(number, ()))),
+            captions=without_blanks(captions.get(number, ())),
         )
         for number, name in names.items()
     ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.train.datasets.packages import need
-from xmr.train.datasets.records import text_lines
+from xmr.train.datasets.records import text_lines, without_blanks
 from xmr.train.datasets.rows import Note, Row
 
 # 70 letters, numbered from 1; 0 ends a sentence
@@ -80,8 +80,8 @@ def _sentences(path: Path) -> tuple[str, ...]:
     for column in letters.T:
         end = np.flatnonzero(column == 0)
         numbers = column[: end[0]] if len(end) else column
-        sentences.append("".join(ALPHABET[number - 1] for number in numbers).strip())
-    return tuple(filter(None, sentences))
+        sentences.append("".join(ALPHABET[number - 1] for number in numbers))
+    return without_blanks(sentences)
 
 
 def _letters(path: Path) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.train.datasets.karpathy import karpathy_images
 from xmr.train.datasets.layout import folder_holding, image_folders, optional_file
-from xmr.train.datasets.records import text_lines
+from xmr.train.datasets.records import text_lines, without_blanks
 from xmr.train.datasets.rows import Note, Row
 
 TOKEN_NAMES = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt")
@@ -39,7 +39,7 @@ def read_flickr8k(source: Path, cache: Path | None = None, note: Note = terminal
             id=str(images / image),
             split=split,
             files={"image": images / image},
-            captions=tuple(caption for _, caption in sorted(captions.get(image, {}).items())),
+            captions=without_blanks(caption for _, caption in sorted(captions.get(image, {}).items())),
         )
         for image, split in splits.items()
     ]
@@ -62,13 +62,12 @@ def read_flickr8k_spoken(source: Path, cache: Path | None = None, note: Note = t
     for wav, image, number in _spoken_captions(spoken):
         if image in splits:
             speech = {} if wav in empty else {"speech": spoken.parent / "wavs" / wav}
-            caption = captions.get(image, {}).get(number)
             rows.append(
                 Row(
                     id=str(images / image),
                     split=splits[image],
                     files={"image": images / image, **speech},
-                    captions=(caption,) if caption else (),
+                    captions=without_blanks([captions.get(image, {}).get(number, "")]),
                     speaker=speakers.get(wav),
                 )
             )
@@ -105,7 +104,7 @@ def _token_captions(path: Path) -> Captions:
             image, _, number = name.rpartition("#")
             if not (tab and image and number.isdecimal()):
                 raise XmrError(f"{where}: {line[:40]!r} found, <image>#<number>, a tab and a caption expected")
-            captions[image][int(number)] = caption.strip()
+            captions[image][int(number)] = caption
     return captions
 
 

@@ -11,7 +11,7 @@ from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.engine.media import medium_of
 from xmr.train.datasets.layout import files_under, resolver
-from xmr.train.datasets.records import TABLES, Record, optional_name, table_records
+from xmr.train.datasets.records import TABLES, Record, captions_of, optional_name, table_records
 from xmr.train.datasets.rows import MEDIA, Note, Row, named_or_hashed, split_in_name, split_name, split_of_folder
 
 METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in TABLES)
@@ -57,7 +57,7 @@ def _records(path: Path, root: Path, cache: Path | None) -> Iterator[tuple[str, 
                 id=str(first or where),
                 split=split_name(own) if own else of_table or split_of_folder(relative) or "",
                 files=files,
-                captions=_captions(record, where),
+                captions=captions_of(record, (*CAPTION_COLUMNS, *SPOKEN_COLUMNS), where),
                 category=_first(record, CATEGORY_COLUMNS),
                 speaker=_first(record, SPEAKER_COLUMNS),
             ),
@@ -90,16 +90,6 @@ def _modality(column: str, path: Path, record: Record) -> str | None:
     if medium_of(path) == "audio":
         return "speech" if _first(record, SPOKEN_COLUMNS) else "sound"
     return "image" if medium_of(path) == "image" else None
-
-
-def _captions(record: Record, where: str) -> tuple[str, ...]:
-    """Of the first of the columns that says something."""
-    columns = (record.get(column) for column in (*CAPTION_COLUMNS, *SPOKEN_COLUMNS))
-    value: object = next((value for value in columns if value), [])
-    captions = [value] if isinstance(value, str) else value
-    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise XmrError(f"{where}: captions are a string or a list of strings; mend the record")
-    return tuple(captions)
 
 
 def _first(record: Record, columns: tuple[str, ...]) -> str | None:

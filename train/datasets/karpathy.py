@@ -7,7 +7,7 @@ from pathlib import Path
 from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.train.datasets.layout import folder_holding, image_folders
-from xmr.train.datasets.records import Record, objects_of, optional_name, read_json, value_of
+from xmr.train.datasets.records import objects_of, optional_name, read_json, value_of, without_blanks
 from xmr.train.datasets.rows import Note, Row, split_name
 
 PATTERNS = ("dataset.json", "dataset_flickr*.json", "dataset_coco*.json")
@@ -24,16 +24,14 @@ class KarpathyImage:
     coco_id: str | None
 
 
-def read_karpathy(
-    source: Path, cache: Path | None = None, note: Note = terminal.note, *, restval: str = "train"
-) -> list[Row]:
+def read_karpathy(source: Path, cache: Path | None = None, note: Note = terminal.note) -> list[Row]:
     """One row an image, of a dataset_*.json or a folder that holds one of them.
 
     COCO's 30,504 restval images are train images, as VSE++ and DSVE have them; CMPL calls them val. The id is COCO's
     own, so that other data of COCO's images meet there; else it is the image's path.
     """
     path = _dataset_file(source)
-    images = list(karpathy_images(path, restval))
+    images = list(karpathy_images(path))
     root = path.parent
     folder = folder_holding(image_folders(root, root.parent), (image.file for image in images))
     return [
@@ -47,20 +45,17 @@ def read_karpathy(
     ]
 
 
-def karpathy_images(path: Path, restval: str = "train") -> Iterator[KarpathyImage]:
+def karpathy_images(path: Path) -> Iterator[KarpathyImage]:
     """The images of {images: [{filename, filepath?, cocoid?, split, sentences: [{raw, tokens}]}]}."""
     for where, image in objects_of(read_json(path), "images", str(path)):
         split = value_of(image, "split", str, where)
+        sentences = objects_of(image, "sentences", where)
         yield KarpathyImage(
             file="/".join(filter(None, (optional_name(image, "filepath"), value_of(image, "filename", str, where)))),
-            split=restval if split == RESTVAL else split_name(split),
-            captions=tuple(filter(None, (_caption(*sentence) for sentence in objects_of(image, "sentences", where)))),
+            split="train" if split == RESTVAL else split_name(split),
+            captions=without_blanks(value_of(sentence, "raw", str, here) for here, sentence in sentences),
             coco_id=optional_name(image, "cocoid"),
         )
-
-
-def _caption(where: str, sentence: Record) -> str:
-    return value_of(sentence, "raw", str, where).strip()
 
 
 def _dataset_file(source: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.train.datasets.layout import optional_file, resolver
-from xmr.train.datasets.records import TABLES, Record, optional_name, table_records
+from xmr.train.datasets.records import TABLES, Record, captions_of, optional_name, table_records
 from xmr.train.datasets.rows import MEDIA, Note, Row, split_name
 
 PAIRS_NAMES = tuple(f"pairs{suffix}" for suffix in TABLES)
@@ -16,7 +16,7 @@ PAIRS_NAMES = tuple(f"pairs{suffix}" for suffix in TABLES)
 def read_pairs(source: Path, cache: Path | None = None, note: Note = terminal.note) -> list[Row]:
     """pairs.jsonl, .csv, .tsv or .parquet, or a folder that holds one.
 
-    A record has any two or more of image, sound, speech, captions (a list) or caption, and may have id, label, split,
+    A record has any two or more of image, sound, speech and captions (or caption), and may have id, label, split,
     category and speaker. Paths are relative to the file's folder; Parquet may hold the media themselves. A row without
     a split is a train row.
     """
@@ -47,11 +47,11 @@ def _spoken(files: dict[str, Path]) -> dict[str, Path]:
 
 
 def _row(record: Record, resolve: Callable[[str], Path], where: str) -> Row:
-    captions = record.get("captions") or ([record["caption"]] if record.get("caption") else [])
+    captions = captions_of(record, ("captions", "caption"), where)
     names = {modality: record[modality] for modality in MEDIA if record.get(modality)}
     names = {modality: str(name) if isinstance(name, Path) else name for modality, name in names.items()}
-    if not isinstance(captions, list) or not all(isinstance(text, str) for text in (*captions, *names.values())):
-        raise XmrError(f"{where}: strings expected as paths and captions")
+    if not all(isinstance(name, str) for name in names.values()):
+        raise XmrError(f"{where}: strings expected as paths; mend the line")
     if not names or len(names) + bool(captions) < 2:
         found = ", ".join([*names, *(["captions"] if captions else [])]) or "nothing"
         raise XmrError(f"{where}: {found} found, a pair expected")
@@ -65,7 +65,7 @@ def _row(record: Record, resolve: Callable[[str], Path], where: str) -> Row:
         split=split_name(str(record.get("split") or "train")),
         label=optional_name(record, "label"),
         files=files,
-        captions=tuple(captions),
+        captions=captions,
         category=optional_name(record, "category"),
         speaker=optional_name(record, "speaker"),
     )

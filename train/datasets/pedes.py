@@ -4,7 +4,7 @@ from pathlib import Path
 
 from xmr.engine import terminal
 from xmr.train.datasets.layout import folder_holding, named_file
-from xmr.train.datasets.records import Record, json_list, name_of, value_of
+from xmr.train.datasets.records import captions_of, json_list, name_of, value_of
 from xmr.train.datasets.rows import Note, Row, split_name
 
 RECORDS_NAME = "reid_raw.json"
@@ -23,13 +23,7 @@ def read_cuhk_pedes(source: Path, cache: Path | None = None, note: Note = termin
             split=split_name(value_of(record, "split", str, where)),
             label=f"person {name_of(record, 'id', where)}",
             files={"image": folder / name},
-            captions=_captions(record, where),
+            captions=captions_of(record, ["captions"], where),
         )
         for name, (where, record) in zip(names, records, strict=True)
     ]
-
-
-def _captions(record: Record, where: str) -> tuple[str, ...]:
-    captions = value_of(record, "captions", list, where)
-    texts = (value_of({"captions": caption}, "captions", str, where).strip() for caption in captions)
-    return tuple(filter(None, texts))

@@ -6,7 +6,7 @@ from pathlib import Path
 from xmr.engine import terminal
 from xmr.engine.errors import XmrError
 from xmr.train.datasets.layout import folder_holding
-from xmr.train.datasets.records import Record, objects_of, optional_name, read_json, value_of
+from xmr.train.datasets.records import Record, objects_of, optional_name, read_json, value_of, without_blanks
 from xmr.train.datasets.rows import Note, Row, split_in_name
 
 BASE_KEYS = {"image": "image_base_path", "wav": "audio_base_path"}
@@ -35,7 +35,7 @@ def _rows(path: Path) -> list[Row]:
             id=str(images / image),
             split=split,
             files={"image": images / image, "speech": wavs / wav},
-            captions=tuple(filter(None, [(optional_name(record, "asr_text") or "").strip()])),
+            captions=without_blanks([optional_name(record, "asr_text") or ""]),
             speaker=optional_name(record, "speaker"),
         )
         for image, wav, (_, record) in zip(names["image"], names["wav"], utterances, strict=True)

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,6 +117,20 @@ def optional_name(record: Record, key: str) -> str | None:
     return None if value is None or value == "" else str(value)
 
 
+def captions_of(record: Record, keys: Iterable[str], where: str) -> tuple[str, ...]:
+    """A string, or a list of strings, at the first of these keys that has a value; none where there is none."""
+    value: object = next((record[key] for key in keys if record.get(key)), [])
+    captions = [value] if isinstance(value, str) else value
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise XmrError(f"{where}: captions are a string or a list of strings; mend the record")
+    return without_blanks(captions)
+
+
+def without_blanks(texts: Iterable[str]) -> tuple[str, ...]:
+    """The texts without white space around them; one that is nothing else is left out."""
+    return tuple(filter(None, (text.strip() for text in texts)))
+
+
 def unreadable(path: Path, error: OSError) -> XmrError:
     return XmrError(f"{path}: cannot be read ({error.strerror or error}); check the path")
 
@@ -194,7 +208,7 @@ def _parsed(line: str, where: str) -> object:
 
 
 def _csv_records(path: Path) -> Iterator[tuple[str, Record]]:
-    """A header, then a record a line; an empty cell is no value. `captions` is a JSON list or one caption."""
+    """A header, then a record a line; an empty cell is no value. `captions` may be a JSON list."""
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
@@ -204,12 +218,8 @@ def _csv_records(path: Path) -> Iterator[tuple[str, Record]]:
                 if None in cells:
                     raise XmrError(f"{where}: more cells than the header has; put cells with commas in quotes")
                 record: Record = {key: cell for key, cell in cells.items() if cell}
-                if "captions" in record:
-                    record["captions"] = _captions_cell(record["captions"], where)
+                if record.get("captions", "").startswith("["):
+                    record["captions"] = _parsed(record["captions"], where)
                 yield where, record
         except csv.Error as error:
             raise XmrError(f"{path}, line {reader.reader.line_num}: not valid CSV ({error}); mend the line") from None
-
-
-def _captions_cell(cell: str, where: str) -> object:
-    return _parsed(cell, where) if cell.startswith("[") else [cell]

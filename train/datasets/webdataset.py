@@ -15,7 +15,7 @@ from xmr.engine.errors import XmrError
 from xmr.engine.media import medium_of
 from xmr.engine.media.image import MAX_BYTES
 from xmr.train.datasets.layout import files_under
-from xmr.train.datasets.records import Record, object_of, optional_name
+from xmr.train.datasets.records import Record, captions_of, object_of, optional_name, without_blanks
 from xmr.train.datasets.rows import MEDIA, Note, Row, named_or_hashed, split_in_name, split_name, split_of_folder
 from xmr.train.datasets.unpacked import safe_name, unpacked
 
@@ -38,9 +38,7 @@ def read_webdataset(source: Path, cache: Path | None = None, note: Note = termin
     shard's folder or name.
     """
     root = source.resolve()
-    shards = (
-        [root] if root.is_file() else [path for path in files_under(root) if path.match("*.tar") and path.is_file()]
-    )
+    shards = [root] if root.is_file() else [path for path in files_under(root) if _is_shard(path)]
     if not shards:
         raise XmrError(f"{source}: no .tar in it; give the folder of the shards")
     found: list[tuple[Path, Path, Record]] = []
@@ -116,7 +114,7 @@ def _sample(tar: tarfile.TarFile, key: str, members: Iterator[Member], folder: P
             continue
         text = _opened(tar, member).read().decode("utf-8", "replace")
         if extension == "txt":
-            sample["captions"] = [line.strip() for line in text.splitlines() if line.strip()]
+            sample["captions"] = without_blanks(text.splitlines())
         elif extension == "cls":
             sample["category"] = text.strip()
         else:
@@ -131,10 +129,7 @@ def _said(text: str, where: str) -> Record:
     except (ValueError, RecursionError) as error:
         raise XmrError(f"{where}: not valid JSON ({error}); mend the shard") from None
     said: Record = {name: value for name in NAMED_KEYS if (value := optional_name(record, name))}
-    found: object = next((record[key] for key in CAPTION_KEYS if record.get(key)), [])
-    captions = [found] if isinstance(found, str) else found
-    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise XmrError(f"{where}: captions are a string or a list of strings; mend the shard")
+    captions = captions_of(record, CAPTION_KEYS, where)
     return said | ({"captions": captions} if captions else {})
 
 

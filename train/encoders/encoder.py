@@ -42,6 +42,10 @@ class Encoder(nn.Module):
         raise XmrError(f"{type(self).__name__}: keeps no map of where and when; choose an encoder that does")
 
     @property
+    def has_maps(self) -> bool:
+        return type(self).maps is not Encoder.maps
+
+    @property
     def network(self) -> nn.Module:
         """The part of the trunk that has weights; `thaw` takes the names of its layers."""
         return self.trunk

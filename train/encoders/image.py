@@ -272,6 +272,8 @@ def _alexnet(weights: str) -> Any:
         network = models.alexnet(weights=models.AlexNet_Weights.DEFAULT if weights == PRETRAINED else None)
     except OSError as error:
         raise XmrError(f"{WEIGHTS}: no download ({error}); give a safetensors file") from None
+    except RuntimeError as error:  # a tag that the network does not have
+        raise XmrError(f"encoders.image.model: {error}; see timm.list_pretrained()") from None
     if weights != PRETRAINED:
         fill(network, weights, WEIGHTS)
     return network
@@ -287,6 +289,8 @@ def _timm_network(model: str, weights: str, **options: Any) -> Any:
         network = timm.create_model(model, pretrained=weights == PRETRAINED, **options)
     except OSError as error:
         raise XmrError(f"{WEIGHTS}: no download ({error}); give a safetensors file") from None
+    except RuntimeError as error:  # a tag that the network does not have
+        raise XmrError(f"encoders.image.model: {error}; see timm.list_pretrained()") from None
     if weights != PRETRAINED:
         fill(network, weights, WEIGHTS)
     return network

@@ -1,4 +1,4 @@
-"""Published data sets: what xmr knows of them, and getting those that may be had without a form.
+"""Published datasets: what xmr knows of them, and getting those that may be had without a form.
 
 What is fetched stands in the folder under the names its publishers chose; NAME.sha256 beside it says which file it was.
 An archive is removed once it is unpacked, and NAME.sha256 then says that this is done.
@@ -32,16 +32,16 @@ class Fetched:
 
 
 def find(name: str) -> DatasetToFetch:
-    """The data set of this name; UsageError names those that there are."""
+    """The dataset of this name; UsageError names those that there are."""
     if name in DATASETS_TO_FETCH:
         return DATASETS_TO_FETCH[name]
     near = difflib.get_close_matches(name, DATASETS_TO_FETCH, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"{name}: no data set of this name is known; {hint}known are {', '.join(DATASETS_TO_FETCH)}")
+    raise UsageError(f"{name}: no dataset of this name is known; {hint}known are {', '.join(DATASETS_TO_FETCH)}")
 
 
 def describe(dataset: DatasetToFetch, folder: Path | None = None) -> dict[str, object]:
-    """What there is to know about a data set, in the order in which it is told; `folder` where it is or will be."""
+    """What there is to know about a dataset, in the order in which it is told; `folder` where it is or will be."""
     place = str(folder) if folder is not None else f"data/{dataset.name}"
     facts: dict[str, object] = {
         "name": dataset.name,
@@ -68,7 +68,7 @@ def fetch(
     progress: Progress = terminal.progress_bar,
     note: Callable[[str], None] = terminal.note,
 ) -> list[Fetched]:
-    """Download and unpack a data set into a folder; what is there already is left alone.
+    """Download and unpack a dataset into a folder; what is there already is left alone.
 
     Interrupted, the same call goes on where it stopped. XmrError where it has to be asked for, where the disk is too
     small, and where a file cannot be had whole.

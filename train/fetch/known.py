@@ -27,7 +27,7 @@ class FileToFetch:
 
 @dataclass(frozen=True)
 class DatasetToFetch:
-    """A published data set."""
+    """A published dataset."""
 
     name: str
     what: str
@@ -129,7 +129,7 @@ _DATASETS = (
         use="image-text pairs, once the photos of flickr30k or coco are there",
         paper="Karpathy, Fei-Fei 2015, Deep Visual-Semantic Alignments for Generating Image Descriptions, CVPR",
         home="https://cs.stanford.edu/people/karpathy/deepimagesent/",
-        licence="none stated for the splits; the captions as their data sets say",
+        licence="none stated for the splits; the captions as their datasets say",
         size_gb=0.037,
         train="--data karpathy:FOLDER/dataset_flickr30k.json",
         layout="FOLDER/dataset_flickr8k.json, dataset_flickr30k.json, dataset_coco.json; the photos beside them",

@@ -1,6 +1,6 @@
 """Settings of a training run: data, head, words, and the stages with their optimiser and losses."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from xmr.train.settings.field import setting
@@ -29,7 +29,7 @@ class HeadSettings:
 class WordSettings:
     """Word vectors: a word2vec file, trained on the captions of the training rows, or drawn at random."""
 
-    file: str = setting("", "word2vec file to load (.bin: binary, else text); empty: from the captions")
+    file: str = setting("", "word2vec (.bin, or text), GloVe or a skip-thought table (.npy); empty: from the captions")
     n_words: int = setting(0, "most frequent words of the file to keep beside those of the captions", at_least=0)
     vectors: Literal["word2vec", "random"] = setting("word2vec", "trained on the captions, or drawn from ±0.1")
     dim: int = setting(300, "numbers a word, when made here", at_least=1)
@@ -39,8 +39,8 @@ class WordSettings:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what is trained."""
+class RunSettings:
+    """What a training has once, whatever its stages."""
 
     recipe: str = setting("quick", "the recipe these settings start from, a file of xmr/train/recipes")
     about: str = setting("", "the paper behind the recipe")
@@ -56,14 +56,21 @@ class TrainConfig:
     )
     width: int = setting(1024, "numbers that every encoder hands to the shared head", at_least=1)
     eval_every: int = setting(
-        1, "epochs from one evaluation on the val rows to the next; a stage's last is always evaluated", at_least=1
+        1,
+        "epochs from one evaluation on the val rows, and checkpoint, to the next; a stage's last has both",
+        at_least=1,
     )
     select_by: Literal["mAP", "rsum", "R@1", "R@10", "median_rank", "last"] = setting(
         "mAP", "metric on val by which the best checkpoint is chosen; last: the latest"
     )
     select_on: tuple[str, ...] = setting((), "pairs it is looked at on, as image-text; empty: all")
     ema_decay: float = setting(0.0, "weights are averaged over steps, this share is kept; 0: no", at_least=0, below=1)
-    # a stage may set what follows for itself
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """What each stage may set for itself."""
+
     epochs: int = setting(20, "passes over the largest kind of batch", at_least=1)
     batch_size: int = setting(128, "rows of each kind of batch (image-text, image-sound) in a step", at_least=2)
     optimizer: Literal["adamw", "adam", "sgd"] = setting("adamw", "adam: weight decay is part of the gradient")
@@ -89,30 +96,16 @@ class TrainConfig:
         True, "begin a stage with an optimiser that knows nothing; false: hand on what it knows"
     )
     losses: dict[str, Any] = field(default_factory=dict)  # a key of LOSSES -> its Settings
-    # up to here
+
+
+@dataclass(frozen=True)
+class TrainConfig(StageSettings, RunSettings):
+    """Everything that decides what is trained."""
+
     encoders: dict[str, Any] = field(default_factory=dict)  # modality -> the Settings of its encoder
     head: HeadSettings = field(default_factory=HeadSettings)
     words: WordSettings = field(default_factory=WordSettings)
     stages: tuple[dict[str, Any], ...] = ()  # each what it sets otherwise; none: one stage as above
 
 
-STAGE_KEYS = (
-    "epochs",
-    "batch_size",
-    "optimizer",
-    "learning_rate",
-    "momentum",
-    "weight_decay",
-    "warmup_steps",
-    "schedule",
-    "decay_every",
-    "decay_at",
-    "decay_factor",
-    "clip_norm",
-    "freeze",
-    "finetune",
-    "rates",
-    "start",
-    "fresh_optimizer",
-    "losses",
-)
+STAGE_KEYS = tuple(item.name for item in fields(StageSettings))
