@@ -2,6 +2,7 @@
 
 import tomllib
 from dataclasses import FrozenInstanceError, asdict
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_weights_that_are_no_path_stay_as_they_are(tmp_path: Path, weights: str)
 def test_another_encoder_takes_nothing_over_from_the_recipes() -> None:
     config = config_with("encoders.sound.name=soundnet", "encoders.sound.window_s=3")
     assert (config.encoders["sound"].name, config.encoders["sound"].window_s) == ("soundnet", 3.0)
-    with pytest.raises(XmrError, match=r"setting encoders.sound.n_mels is unknown"):
+    with pytest.raises(XmrError, match=r"encoders.sound.n_mels: is of encoder spectrogram, not of soundnet"):
         config_with("encoders.sound.n_mels=32", "encoders.sound.name=soundnet", "encoders.sound.n_mels=32")
 
 
@@ -163,7 +164,8 @@ def test_an_assignment_reaches_its_setting(assignment: str, expected: object) ->
         ("schedule=linear", "setting schedule: \"linear\" found, 'cosine' or 'constant' or 'step' expected"),
         ("epochs=0", "setting epochs: 0 found, at least 1 expected"),
         ("batch_size=1", "setting batch_size: 1 found, at least 2 expected"),
-        ("learning_rate=nan", "setting learning_rate: nan found, at least 0 expected"),
+        ("learning_rate=nan", "setting learning_rate: nan found, a finite number expected"),
+        ("learning_rate=inf", "setting learning_rate: inf found, a finite number expected"),
         ("head.dropout=1", "setting head.dropout: 1 found, less than 1 expected"),
         ("head.hidden=[8, 0]", "setting head.hidden: 0 found, at least 1 expected"),
         ("losses=ranking", "setting losses: 'ranking' found, a table expected"),
@@ -172,7 +174,9 @@ def test_an_assignment_reaches_its_setting(assignment: str, expected: object) ->
         ("losses.info_nce.weight=0", "recipe quick: no loss has a weight; losses are ranking"),
         ('losses.info_nce.batches=["image"]', "setting losses.info_nce.batches: 'image' found, modalities expected"),
         ('select_on=["image-smell"]', "setting select_on: 'image-smell' found, modalities expected, as image-text"),
-        ("finetune.smell=all", "setting finetune: 'smell' is no modality; there are image, sound"),
+        ("finetune.smell=all", "setting finetune: 'smell' found, encoders are of image, sound, text"),
+        ("finetune.speech=all", "setting finetune: 'speech' found, encoders are of image, sound, text"),
+        ("encoders.text.units=4", "setting encoders.text.units: is of encoder gru, not of words; take the line out"),
         ("finetune=[1]", "setting finetune: [1] found, a table expected"),
         ('modalities=["image"]', "recipe quick: 1 encoders found, at least two modalities are needed"),
         ('modalities=["image", "speech"]', "setting modalities: 'speech' found, encoders are of image, sound"),
@@ -221,6 +225,14 @@ def test_settings_cannot_be_changed() -> None:
         config_with().epochs = 3  # type: ignore[misc]
 
 
+def test_assignments_may_come_in_any_order() -> None:
+    assignments = ["size=small", "encoders.text.units=64", "encoders.text.name=bilstm", "encoders.text.max_words=9"]
+    first, *others = (load_config(None, recipe="vsepp", assignments=order) for order in permutations(assignments))
+    text = first.encoders["text"]
+    assert (text.name, text.units, text.max_words) == ("bilstm", 64, 9)
+    assert all(other == first for other in others)
+
+
 def test_stages_set_otherwise_what_they_name_and_keep_the_rest(tmp_path: Path) -> None:
     content = (
         'recipe = "quick"\nepochs = 7\n[[stages]]\n[[stages]]\nepochs = 2\nlearning_rate = 1e-5\n'
@@ -240,8 +252,8 @@ def test_stages_set_otherwise_what_they_name_and_keep_the_rest(tmp_path: Path) -
     ("stage", "sentence"),
     [
         ("width = 3", "setting stages.1.width is unknown; a stage has epochs, batch_size"),
-        ("epochs = 0", "setting epochs: 0 found, at least 1 expected"),
-        ("losses = { rank = {} }", "losses.rank: unknown; did you mean ranking?"),
+        ("epochs = 0", "stage 1: setting epochs: 0 found, at least 1 expected"),
+        ("losses = { rank = {} }", "stage 1: losses.rank: unknown; did you mean ranking?"),
     ],
 )
 def test_a_wrong_stage_is_one_sentence(stage: str, sentence: str, tmp_path: Path) -> None:

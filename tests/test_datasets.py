@@ -167,6 +167,13 @@ def test_a_row_goes_on_without_a_missing_file_where_it_still_pairs(tmp_path: Pat
     ]
 
 
+def test_rows_of_a_split_that_nobody_knows_are_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    write_lines(tmp_path, GOOD, GOOD | {"split": "vall"}, GOOD | {"split": "vall"})
+    _, notes = read_noting(tmp_path)
+    assert notes == ["pairs: 2 of 3 rows are of the split 'vall', and are not used; splits are train, val, test"]
+
+
 def test_files_that_are_all_there_are_no_news(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     write_lines(tmp_path, GOOD)

@@ -195,6 +195,17 @@ def test_places_audio_has_a_row_an_utterance(tmp_path: Path) -> None:
     ]
 
 
+def test_places_lie_beside_their_metadata_where_the_base_path_is_of_another_machine(tmp_path: Path) -> None:
+    touch(tmp_path, "audio/wavs/1.wav", "audio/wavs/2.wav", "images/a/abbey/1.jpg", "images/b/beach/2.jpg")
+    write_json(tmp_path / "metadata" / "val.json", places())
+    rows, notes = noted(tmp_path)
+    assert [row.files["image"] for row in rows] == [
+        tmp_path / "images" / name for name in ("a/abbey/1.jpg", "b/beach/2.jpg")
+    ]
+    assert rows[0].files["speech"] == tmp_path / "audio/wavs/1.wav"
+    assert not notes
+
+
 def test_places_fall_back_to_the_folder_of_the_json(tmp_path: Path) -> None:
     touch(tmp_path, "wavs/1.wav", "wavs/2.wav", "a/abbey/1.jpg")
     write_json(tmp_path / "val.json", places())

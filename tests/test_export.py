@@ -309,7 +309,11 @@ def test_the_card_names_metrics_data_and_limits(exported: Path, checkpoint: Chec
 
 
 def test_two_trainings_have_two_default_names(checkpoint: Checkpoint) -> None:
-    tensors = {name: tensor + 1 if name.startswith("head.") else tensor for name, tensor in checkpoint.tensors.items()}
-    names = {default_name(checkpoint), default_name(replace(checkpoint, tensors=tensors))}
-    assert len(names) == 2
+    of_head, of_text = (
+        {name: tensor + 1 if name.startswith(part) else tensor for name, tensor in checkpoint.tensors.items()}
+        for part in ("head.", "encoders.text.")
+    )
+    others = [default_name(replace(checkpoint, tensors=tensors)) for tensors in (of_head, of_text)]
+    names = {default_name(checkpoint), *others}
+    assert len(names) == 3
     assert all(name.startswith("quick-") for name in names)

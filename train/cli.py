@@ -1,7 +1,8 @@
 """The commands that make, train, evaluate and export a model. What needs torch is imported when a command runs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,7 +92,8 @@ def train(
     folder = checkpoint or workspace.default_folder("checkpoint")
     config = config or _elsewhere(load_checkpoint(folder / CHECKPOINT_NAME).config, data)
     cache = workspace.default_folder("cache")
-    results = fit(config, folder, cache, resume=resume, overwrite=overwrite, device=device)
+    with _memory_said():
+        results = fit(config, folder, cache, resume=resume, overwrite=overwrite, device=device)
     if as_json:
         terminal.print_json(results)
         return
@@ -303,6 +305,18 @@ def _print_recipes(recipe: str | None, assignments: list[str], as_json: bool) ->
             for number, stage in enumerate(of.stages, start=1)
         ]
         terminal.print_table(("stage", *(key.replace("_", " ") for key in STAGE_FACTS), "finetunes", "losses"), stages)
+
+
+@contextmanager
+def _memory_said() -> Iterator[None]:
+    """Too little memory, which torch tells of in several ways, as one sentence."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            first = str(error).splitlines()[0] if str(error) else "no more is there"
+            raise XmrError(f"too little memory ({first}); train with a smaller batch_size or width") from None
+        raise
 
 
 def _need_torch() -> None:

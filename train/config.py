@@ -1,6 +1,8 @@
 """Reads the settings: from a recipe, then from xmr.toml, then from --set; and writes them."""
 
 import json
+import math
+import os
 import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from xmr.engine import terminal
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UsageError, XmrError
 from xmr.engine.media import MODALITIES
 from xmr.train.datasets import split_source
 from xmr.train.settings import (
@@ -49,7 +51,7 @@ def load_config(
     table = _anchored(_read_toml(path), path.parent) if path is not None and path.is_file() else {}
     assigned: dict[str, Any] = {}
     for assignment in assignments:
-        assigned = _merged(assigned, _parse_assignment(assignment))
+        assigned = _added(assigned, _parse_assignment(assignment))
     own = table.get("recipe", TrainConfig.recipe)
     name = recipe or own
     if assigned.get("recipe", name) != name:  # the settings of the other recipe would be missing
@@ -85,7 +87,14 @@ def stage_configs(config: TrainConfig) -> list[TrainConfig]:
     if not config.stages:
         return [config]
     below = _without_tuples(asdict(replace(config, stages=())))
-    return [parse_config(_merged(below, stage)) for stage in config.stages]
+    return [_parse_stage(number, _merged(below, stage)) for number, stage in enumerate(config.stages, start=1)]
+
+
+def _parse_stage(number: int, table: Mapping[str, Any]) -> TrainConfig:
+    try:
+        return parse_config(table)
+    except XmrError as error:
+        raise XmrError(f"stage {number}: {error}") from None
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -251,14 +260,15 @@ def _anchored(table: dict[str, Any], base: Path) -> dict[str, Any]:
 def anchored_source(source: str, base: Path) -> str:
     """A source of data as seen from a folder; in front of its path a dataset's name may stand: cub:/data/CUB."""
     name, path = split_source(source)
-    return f"{name}:{base / path}" if name else str(base / path)
+    anchored = os.path.normpath(base / path)
+    return f"{name}:{anchored}" if name else anchored
 
 
 def _parse_assignment(assignment: str) -> dict[str, Any]:
     """`loss.margin=0.1` as nested tables; a value that is no TOML is a string."""
     key, equals, raw = assignment.partition("=")
     if not equals or not key.strip():
-        raise XmrError(f"--set {assignment}: key=value expected, as in --set epochs=5")
+        raise UsageError(f"--set {assignment}: key=value expected, as in --set epochs=5")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
@@ -279,6 +289,12 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
             value = _merged_stages(old, value)
         merged[key] = value
     return merged
+
+
+def _added(before: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables merged whatever they name, so that assignments may come in any order."""
+    both = [key for key in more if isinstance(more[key], Mapping) and isinstance(before.get(key), Mapping)]
+    return {**before, **more, **{key: _added(before[key], more[key]) for key in both}}
 
 
 def _merged_stages(below: Sequence[Any], above: Mapping[str, Any]) -> list[Any]:
@@ -310,6 +326,10 @@ def _parse_encoder(modality: str, settings: object) -> Any:
     offered = {name: of for name, of in ENCODER_SETTINGS.items() if of.medium == MODALITIES[modality].medium}
     if not isinstance(settings, Mapping) or not isinstance(found, str) or found not in offered:
         raise XmrError(f"{where}.name: {found!r} found; encoders of {modality} are {', '.join(offered)}")
+    own = {item.name for item in fields(offered[found])}
+    for name, of in offered.items():
+        for key in sorted((settings.keys() - own) & {item.name for item in fields(of)}):
+            raise XmrError(f"setting {where}.{key}: is of encoder {name}, not of {found}; take the line out")
     return _parse(offered[found], settings, f"{where}.")
 
 
@@ -356,8 +376,8 @@ def _check_names(config: TrainConfig) -> None:
                 raise XmrError(f"setting {where}: {name!r} found, modalities expected, as image-text")
     for where, names in (("finetune", (*config.finetune,)), ("head.unnormalized", config.head.unnormalized)):
         for modality in names:
-            if modality not in MODALITIES:
-                raise XmrError(f"setting {where}: {modality!r} is no modality; there are {', '.join(MODALITIES)}")
+            if modality not in (MODALITIES if config.modalities else config.encoders):
+                raise XmrError(f"setting {where}: {modality!r} found, encoders are of {', '.join(config.encoders)}")
     if not config.stages and not any(settings.weight for settings in config.losses.values()):
         raise XmrError(f"recipe {config.recipe}: no loss has a weight; losses are {', '.join(LOSS_SETTINGS)}")
 
@@ -393,6 +413,8 @@ def _value(hint: Any, item: "Field[Any]", value: Any, where: str) -> Any:
 
 
 def _check_limits(item: "Field[Any]", value: Any, where: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise XmrError(f"setting {where}: {value} found, a finite number expected")
     at_least, below = item.metadata.get("at_least"), item.metadata.get("below")
     if at_least is not None and not value >= at_least:
         raise XmrError(f"setting {where}: {value} found, at least {at_least} expected")

@@ -32,7 +32,7 @@ from xmr.engine.model import (
 )
 from xmr.engine.runtime import Network
 from xmr.engine.search import top_k
-from xmr.train.checkpoint import Checkpoint, restore_model
+from xmr.train.checkpoint import Checkpoint, model_tensors, restore_model
 from xmr.train.config import stage_configs
 from xmr.train.datasets import Row, read_rows, select, with_captions
 from xmr.train.encoders import Encoder
@@ -299,7 +299,7 @@ def _foreign_files(folder: Path) -> list[Path]:
 def default_name(checkpoint: Checkpoint) -> str:
     """Recipe and a digest of the weights, so that two trainings have two names."""
     digest = hashlib.sha256()
-    for key in sorted(checkpoint.tensors):
-        if key.startswith("head."):
-            digest.update(checkpoint.tensors[key].numpy().tobytes())
+    for name, tensor in sorted(model_tensors(checkpoint).items()):
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
     return f"{checkpoint.config.recipe}-{digest.hexdigest()[:8]}"

@@ -39,7 +39,7 @@ from xmr.train.step import has_finite_weights, rows_of_step, train_step
 METRICS_NAME = "metrics.jsonl"
 SETTINGS_NAME = "config.toml"
 TENSORBOARD_NAME = "tensorboard"
-LESS = "train with a smaller learning_rate, or a clip_norm"
+LESS = "start over with --overwrite and a smaller learning_rate, or a clip_norm"
 
 
 def fit(
@@ -145,7 +145,8 @@ def _evaluate(run: Run, folder: Path, writer: SummaryWriter, note: Callable[[str
             writer.add_scalar(f"val/{result['query']}-{result['gallery']}/{name}", result[name], run.step)
     _append(folder / METRICS_NAME, {"step": run.step, "epoch": run.epoch, "val": results})
     shown = ", ".join(f"{result['query']}→{result['gallery']} {result['mAP']:.1f}" for result in results)
-    note(f"epoch {run.epoch} of {run.n_epochs}: val mAP {shown}")
+    chosen_by = "" if run.config.select_by in ("mAP", "last") else f"; {run.config.select_by} {abs(score):.1f}"
+    note(f"epoch {run.epoch} of {run.n_epochs}: val mAP {shown}{chosen_by}")
 
 
 def _save(run: Run, path: Path, *, is_to_go_on: bool = True) -> None:

@@ -1,5 +1,6 @@
 """One torch network -> one ONNX file, with its dynamic axes checked."""
 
+import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ def to_onnx(
 ) -> None:
     """Write `path`, traced with one batch. A declared axis that the trace has fixed is our mistake."""
     axes = list(dynamic_axes)
+    for library in ("onnxscript", "onnx_ir"):  # which tell of every step that they leave out
+        logging.getLogger(library).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -146,6 +146,8 @@ def prepare(
     store, readable, errors = load_store(model, rows, cache, device, progress, with_views=True)
     for sentence in errors:
         note(f"skipped: {sentence}")
+    if errors:
+        note(f"{len(errors)} files could not be read; their rows go on without them, or are left out")
     stages = _stages(settings, [row for row in readable if row.split == "train"], numbers)
     average = Average(model, config.ema_decay, settings) if config.ema_decay else None
     run = Run(config, model, objective, stages, store, readable, device, optimizer, average, n_entered=n_entered)

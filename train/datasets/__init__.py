@@ -74,7 +74,12 @@ def _read_source(source: str, cache: Path | None, note: Note) -> list[Row]:
     name = name or recognise(path)
     if name is None:
         raise XmrError(f"{path}: no dataset that is known; write name:path with a name of {', '.join(DATASETS)}")
-    return pairing_rows(DATASETS[name](path, cache, note), name, path, note)
+    rows = pairing_rows(DATASETS[name](path, cache, note), name, path, note)
+    if others := [row.split for row in rows if row.split not in SPLITS]:
+        of = f"{len(others)} of {len(rows)} rows are of the split {others[0]!r}"
+        more = ", or of others," if len(set(others)) > 1 else ","
+        note(f"{name}: {of}{more} and are not used; splits are {', '.join(SPLITS)}")
+    return rows
 
 
 def _missing_sentence(source: str, name: str | None, path: Path) -> str:

@@ -43,10 +43,12 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _bases(metadata: Record, key: str, path: Path) -> Iterator[Path]:
-    """Where files may lie: the base path, where it is there, the JSON's own folder, the one above."""
+    """Where files may lie: the base path, or its last folder beside or above the JSON, or those folders themselves."""
+    around = (path.parent, path.parent.parent)
     if isinstance(base := metadata.get(key), str) and base and "\0" not in base:
         yield path.parent / base
-    yield from (path.parent, path.parent.parent)
+        yield from (folder / Path(base).name for folder in around)
+    yield from around
 
 
 def _metadata_files(source: Path) -> list[Path]:

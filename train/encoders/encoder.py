@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xmr.engine.errors import XmrError
-from xmr.train.settings import RANDOM, ProjectionSettings
+from xmr.train.settings import PRETRAINED, RANDOM, ProjectionSettings
 
 
 class Encoder(nn.Module):
@@ -122,6 +122,8 @@ def fill(network: nn.Module, weights: str, where: str) -> None:
 
 def load_weights(network: nn.Module, path: Path) -> None:
     """Fill a network from a safetensors file of any float type; names it does not know are left, none may lack."""
+    if not path.is_file():
+        raise XmrError(f"{path}: no such file; give a safetensors file, {PRETRAINED!r} or {RANDOM!r}")
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:

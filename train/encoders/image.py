@@ -1,7 +1,10 @@
 """Image encoders: (n, size, size, 3) uint8 pixels -> (n, width)."""
 
+import logging
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from copy import deepcopy
 from typing import Any
 
@@ -269,11 +272,10 @@ def _alexnet(weights: str) -> Any:
     from torchvision import models  # type: ignore[import-untyped]
 
     try:
-        network = models.alexnet(weights=models.AlexNet_Weights.DEFAULT if weights == PRETRAINED else None)
+        with redirect_stdout(sys.stderr):  # torch tells of a download there
+            network = models.alexnet(weights=models.AlexNet_Weights.DEFAULT if weights == PRETRAINED else None)
     except OSError as error:
         raise XmrError(f"{WEIGHTS}: no download ({error}); give a safetensors file") from None
-    except RuntimeError as error:  # a tag that the network does not have
-        raise XmrError(f"encoders.image.model: {error}; see timm.list_pretrained()") from None
     if weights != PRETRAINED:
         fill(network, weights, WEIGHTS)
     return network
@@ -283,6 +285,7 @@ def _timm_network(model: str, weights: str, **options: Any) -> Any:
     """timm's network of this name with these weights."""
     import timm
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what fails is said below
     if not timm.is_model(model):
         raise XmrError(f"encoders.image.model: timm has no network {model!r}; see timm.list_models()")
     try:
