@@ -177,5 +177,5 @@ def test_rows_of_unreadable_files_are_left_out_and_named(tmp_path: Path) -> None
     store, readable, errors = load_store(model, rows, tmp_path / "cache", torch.device("cpu"), progress)
     assert [row.id for row in readable] == ["good"]
     assert [error.partition(":")[0] for error in errors] == [str(bad)]
-    assert label_of_bar == ["image features", "sound features"]
+    assert label_of_bar == ["image features"]
     assert store.inputs("image", [good, good]).shape == (2, 8, 8, 3)

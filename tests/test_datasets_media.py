@@ -265,16 +265,18 @@ def test_of_a_shard_that_is_cut_short_the_beginning_is_read(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("members", "sentence"),
     [
-        ([("a.jpg", b"1"), ("a.json", b"{")], ", member a.json: not valid JSON ("),
-        ([("a.jpg", b"1"), ("a.json", b"[]")], ", member a.json: list found, an object expected"),
+        ([("a.json", b"{")], ", member a.json: not valid JSON ("),
+        ([("a.json", b"[]")], ", member a.json: list found, an object expected"),
         ([("a.json", b'{"captions": [1]}')], ", member a.json: captions are a string or a list of strings"),
+        ([("a.txt", b"a dog"), ("a.png", b"2")], ", member a.png: a second image of its sample; it is left out"),
     ],
 )
-def test_a_bad_member_is_named(tmp_path: Path, members: list[tuple[str, bytes]], sentence: str) -> None:
-    shard = write_tar(tmp_path / "x.tar", *members)
-    with pytest.raises(XmrError) as error:
-        DATASETS["webdataset"](shard, tmp_path / "cache")
-    assert str(error.value).startswith(f"{shard}{sentence}")
+def test_a_bad_member_is_left_out_and_named(tmp_path: Path, members: list[tuple[str, bytes]], sentence: str) -> None:
+    shard = write_tar(tmp_path / "x.tar", ("a.jpg", b"1"), *members, ("b.jpg", b"1"), ("b.txt", b"a dog"))
+    notes: list[str] = []
+    rows = DATASETS["webdataset"](shard, tmp_path / "cache", notes.append)
+    assert [len(row.files) for row in rows] == [1, 1]
+    assert [note.startswith(f"webdataset: {shard}{sentence}") for note in notes] == [True]
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar" * 200])

@@ -290,7 +290,9 @@ def test_a_file_without_weights_is_one_sentence(tmp_path: Path, content: bytes |
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
-    sentence = r"no weights that can be read \(.*\); give a" if content is not None else "no such file; give a safetensors"
+    sentence = (
+        r"no weights that can be read \(.*\); give a" if content is not None else "no such file; give a safetensors"
+    )
     with pytest.raises(XmrError, match=rf"weights.safetensors: {sentence}"):
         load_weights(nn.Linear(3, 2), path)
 

@@ -21,10 +21,11 @@ from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME
 from xmr.engine.media import image
 from xmr.train import features
 from xmr.train import fit as fit_module
+from xmr.train import run as run_module
 from xmr.train import step as step_module
-from xmr.train.batches import Batches, Store, load_store, make_batches
+from xmr.train.batches import Batches, Store, id_numbers, load_store, make_batches
 from xmr.train.checkpoint import AVERAGE, OPTIMIZER, Checkpoint, load_checkpoint, named, restore_model
-from xmr.train.config import parse_config
+from xmr.train.config import parse_config, stage_configs
 from xmr.train.datasets import read_rows
 from xmr.train.evaluate import evaluate, score_of
 from xmr.train.fit import METRICS_NAME, fit
@@ -248,10 +249,10 @@ def test_a_step_that_is_no_number_leaves_no_trace(
     with monkeypatch.context() as patch:
         poison(patch, 3, what)
         with pytest.raises(
-            XmrError, match=rf"the {what} is (nan|inf) at step 3, on the rows .*; the checkpoint is that"
+            XmrError, match=rf"the {what} is (nan|inf) at step 4, on the rows .*; the checkpoint is that"
         ):
             train(config, poisoned, small.cache)
-        with pytest.raises(XmrError, match=rf"the {what} is (nan|inf) at step 3"):  # once more, and no further
+        with pytest.raises(XmrError, match=rf"the {what} is (nan|inf) at step 4"):  # once more, and no further
             train(config, poisoned, small.cache, resume=True)
     *before, last = (poisoned / METRICS_NAME).read_text().splitlines(keepends=True)
     assert json.loads(last)["step"] == 4
@@ -289,7 +290,7 @@ def test_a_stage_whose_first_step_is_no_number_is_not_begun_twice(
     first_step = {1: 0, 3: 6}[stage]
     with monkeypatch.context() as patch:
         poison(patch, first_step, "loss")
-        with pytest.raises(XmrError, match=rf"at step {first_step}, on the rows"):
+        with pytest.raises(XmrError, match=rf"at step {first_step + 1}, on the rows"):
             train(growing.config, tmp_path, small.cache)
     assert load_checkpoint(tmp_path / CHECKPOINT_NAME).step == first_step
     train(growing.config, tmp_path, small.cache, resume=True)
@@ -302,9 +303,13 @@ def test_a_stage_whose_first_step_is_no_number_is_not_begun_twice(
         (
             4,
             "3e38",
-            "the loss is nan at step 1, on the rows .*; the step before broke the weights, which were not kept",
+            "the loss is nan at step 2, on the rows .*; the step before broke the weights, which were not kept",
         ),
-        (8, "1e38", "step 1 broke the weights, which were not kept; train with a smaller learning_rate"),
+        (
+            8,
+            "1e38",
+            "step 1 broke the weights, which were not kept; start over with --overwrite and a smaller learning_rate",
+        ),
         (8, "1e20", "the model's embeddings of .* are no numbers; train with a smaller learning_rate"),
     ],
 )
@@ -612,6 +617,7 @@ def pictures_of_epochs(batches: Batches, first_step: int, n_epochs: int) -> list
 def test_an_epoch_of_a_later_stage_has_every_pair_once(small: World, tmp_path: Path, first_step: int) -> None:
     rows = [row for row in read_rows([str(small.rows)], cache=tmp_path) if row.split == "train"]
     [batches] = make_batches(rows, ["image", "text"], 2, 0, first_step=first_step)
+    batches.first_epoch = -(-first_step // batches.n_steps)
     epochs = pictures_of_epochs(batches, first_step, 3)
     assert [sorted(epoch) for epoch in epochs] == [sorted(row.id for row in rows)] * 3
     [before] = make_batches(rows, ["image", "text"], 2, 0)
@@ -620,8 +626,21 @@ def test_an_epoch_of_a_later_stage_has_every_pair_once(small: World, tmp_path: P
 
 def test_a_stage_like_the_one_before_goes_on_with_its_orders(small: World, tmp_path: Path) -> None:
     rows = [row for row in read_rows([str(small.rows)], cache=tmp_path) if row.split == "train"]
-    [before], [after] = (make_batches(rows, ["image", "text"], 4, 0, first_step=first) for first in (0, 4))
-    assert [after.at(step)[0] for step in range(4, 10)] == [before.at(step)[0] for step in range(4, 10)]
+    settings = small.config(f"{PLAIN}batch_size = 4\n[[stages]]\nepochs = 2\n[[stages]]\nepochs = 3\n")
+    before, after = run_module._stages(stage_configs(settings), rows, id_numbers(rows))
+    [whole] = make_batches(rows, ["image", "text"], 4, 0)
+    assert [before.kinds[0].at(step)[0] for step in range(4)] == [whole.at(step)[0] for step in range(4)]
+    assert [after.kinds[0].at(step)[0] for step in range(4, 10)] == [whole.at(step)[0] for step in range(4, 10)]
+
+
+def test_a_stage_of_smaller_batches_repeats_no_order(small: World, tmp_path: Path) -> None:
+    rows = [row for row in read_rows([str(small.rows)], cache=tmp_path) if row.split == "train"]
+    stages = "[[stages]]\nepochs = 10\n[[stages]]\nepochs = 10\nbatch_size = 2\n"
+    before, after = run_module._stages(
+        stage_configs(small.config(f"{PLAIN}batch_size = 4\n{stages}")), rows, id_numbers(rows)
+    )
+    orders = [pictures_of_epochs(stage.kinds[0], stage.first_step, 10) for stage in (before, after)]
+    assert not [order for order in orders[1] if order in orders[0]]
 
 
 def test_the_image_is_the_first_of_a_kind_and_a_kind_is_trained_on_once(small: World, tmp_path: Path) -> None:

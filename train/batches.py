@@ -30,6 +30,7 @@ class Store:
     preprocessing: Any = None  # of text
     learning: frozenset[str] = frozenset()  # modalities whose trunk learns
     uncropped: frozenset[str] = frozenset()  # those of them that see whole pictures only
+    unmirrored: frozenset[str] = frozenset()  # those of them that see no mirror images
 
     def inputs(self, modality: str, contents: Sequence[Any]) -> Tensor:
         """The features of files as they are served, or the padded word ids of sentences."""
@@ -43,8 +44,8 @@ class Store:
         if known is None or known.n_views == 1:
             return self.inputs(modality, contents)
         if modality in self.learning:
-            crops = modality not in self.uncropped
-            return torch.from_numpy(random_view(known.take(contents), rng, crops=crops))
+            crops, mirror = modality not in self.uncropped, modality not in self.unmirrored
+            return torch.from_numpy(random_view(known.take(contents), rng, crops=crops, mirror=mirror))
         return torch.from_numpy(known.take(contents, rng.integers(known.n_views, size=len(contents))))
 
     def _ids(self, sentence: str) -> NDArray[np.int64]:
@@ -62,6 +63,7 @@ class Batches:
     batch_size: int
     seed: int
     first_step: int = 0  # the step at which their first epoch begins
+    first_epoch: int = 0  # its number: orders that were drawn before are not drawn again
     _epoch: tuple[int, NDArray[np.int64], NDArray[np.float64]] | None = field(default=None, repr=False)
 
     @property
@@ -88,7 +90,7 @@ class Batches:
 
     def _draw(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         epoch, place = divmod(step - self.first_step, self.n_steps)
-        epoch += -(-self.first_step // self.n_steps)  # orders that were drawn before are not drawn again
+        epoch += self.first_epoch
         if self._epoch is None or self._epoch[0] != epoch:
             rng = np.random.default_rng([self.seed, epoch, *self.name.encode()])
             self._epoch = (epoch, rng.permutation(len(self.rows)), rng.random(len(self.rows)))
@@ -149,28 +151,38 @@ def load_store(
     *,
     with_views: bool = False,
 ) -> tuple[Store, list[Row], list[str]]:
-    """Features of all rows, the rows whose files could be read, and a sentence for each file that could not."""
+    """Features of all rows, what of them could be read and still pairs, a sentence for each file that could not."""
     features: dict[str, Features] = {}
     errors: list[str] = []
     for modality in model.modalities:
         if modality != "text":
-            paths = sorted({row.files[modality] for row in rows if modality in row.files})
             encoder = model.encoder(modality)
-            n_views = encoder.views if with_views else 1
-            with progress(f"{modality} features") as show:
-                features[modality], unreadable = cached_features(
-                    encoder, modality, paths, cache, device, show, n_views=n_views
-                )
-            errors += unreadable
-    readable = [row for row in rows if _is_readable(row, features)]
+            having = [row for row in rows if modality in row.files]
+            seen = {row.files[modality] for row in having if with_views and row.split == "train"}
+            features[modality] = Features(encoder.views if with_views else 1)
+            # views are for training alone: what is evaluated is cached as `xmr eval` asks for it
+            for paths, n_views in ((seen, encoder.views), ({row.files[modality] for row in having} - seen, 1)):
+                if not paths:
+                    continue
+                with progress(f"{modality} features") as show:
+                    found, unreadable = cached_features(
+                        encoder, modality, sorted(paths), cache, device, show, n_views=n_views
+                    )
+                features[modality].add(found)
+                errors += unreadable
+    parts = [_readable_part(row, features) for row in rows]
+    readable = [row for row in parts if len(set(row.modalities) & set(model.modalities)) >= 2]
     preprocessing = model.encoder("text").preprocessing if "text" in model.modalities else None
     learning = frozenset(modality for modality in features if not model.encoder(modality).is_frozen)
     uncropped = frozenset(modality for modality in features if not model.encoder(modality).crops)
-    return Store(features, preprocessing, learning, uncropped), readable, errors
+    unmirrored = frozenset(modality for modality in features if not model.encoder(modality).mirror)
+    return Store(features, preprocessing, learning, uncropped, unmirrored), readable, errors
 
 
-def _is_readable(row: Row, features: dict[str, Features]) -> bool:
-    return all(row.files[modality] in known for modality, known in features.items() if modality in row.files)
+def _readable_part(row: Row, features: dict[str, Features]) -> Row:
+    """The row without the files that could not be read."""
+    files = {name: path for name, path in row.files.items() if name not in features or path in features[name]}
+    return row if len(files) == len(row.files) else replace(row, files=files)
 
 
 def _content(row: Row, modality: str, choice: float) -> Path | str:

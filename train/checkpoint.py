@@ -84,7 +84,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, "pt") as file:
             config = parse_config(tomllib.loads(file.metadata()["config"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, KeyError, ValueError, XmrError) as error:
+    except XmrError as error:
+        raise XmrError(f"{path}: settings of another version ({error}); train again") from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise XmrError(f"{path}: damaged checkpoint ({error}); train again") from None
     return Checkpoint(config, state, tensors)
 

@@ -71,7 +71,7 @@ def train(
     list_recipes: Annotated[bool, typer.Option("--list", help="Show the recipes; with --recipe, one in full.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn a model from pairs; a checkpoint every epoch, Ctrl-C leaves one to go on from.
+    """Learn a model from pairs; a checkpoint every evaluation or minute, Ctrl-C leaves one to go on from.
 
     Example: xmr train --set epochs=5
     """

@@ -28,6 +28,7 @@ from xmr.train.settings import (
 RECIPES = Path(__file__).parent / "recipes"
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 CHOICES = {"variant": "variants", "size": "sizes"}  # setting -> the recipe's table of what it may be
+WHOLE = ("finetune", "rates")  # tables that a stage sets as a whole
 STAGE_FACTS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule")
 Settings = TypeVar("Settings")
 
@@ -63,7 +64,9 @@ def load_config(
         if table.keys() - kept.keys() - {"recipe"}:
             note(f"{path}: made for another recipe, variant or size; of its settings only {_listed(kept)} are used")
         table = kept
-    return parse_config(_merged(_merged(chosen, table), assigned) | {"recipe": name})
+    merged = _merged(_merged(chosen, table), assigned)
+    _check_assigned(assigned, merged.get("stages"))
+    return parse_config(merged | {"recipe": name})
 
 
 def parse_config(table: Mapping[str, Any]) -> TrainConfig:
@@ -87,7 +90,8 @@ def stage_configs(config: TrainConfig) -> list[TrainConfig]:
     if not config.stages:
         return [config]
     below = _without_tuples(asdict(replace(config, stages=())))
-    return [_parse_stage(number, _merged(below, stage)) for number, stage in enumerate(config.stages, start=1)]
+    tables = [_merged(below, stage) | {key: stage[key] for key in WHOLE if key in stage} for stage in config.stages]
+    return [_parse_stage(number, table) for number, table in enumerate(tables, start=1)]
 
 
 def _parse_stage(number: int, table: Mapping[str, Any]) -> TrainConfig:
@@ -109,6 +113,8 @@ def explained_config(recipe: str, assignments: Sequence[str] = ()) -> str:
     config = load_config(None, recipe=recipe, assignments=assignments)
     lines = ["# Settings of xmr train. A line that is taken out falls back to the recipe.", ""]
     lines += _explain(config, skip={"encoders", "head", "losses", "words", "stages"})
+    if not config.stages and _read_recipe(recipe).get("stages"):
+        lines += [_line("stages", [], "those of the recipe are taken out")]
     for section in ("head", "words"):
         lines += ["", f"[{section}]", *_explain(getattr(config, section))]
     for section, parts in (("losses", config.losses), ("encoders", config.encoders)):
@@ -196,6 +202,15 @@ def _chosen(name: str, wishes: Mapping[str, Any]) -> dict[str, Any]:
     of_size = _table(offers["size"].get(chosen["size"], {}), "variants")
     chosen = _merged(chosen, _table(of_size, str(chosen["variant"])))
     return {key: value for key, value in chosen.items() if key != "variants"}
+
+
+def _check_assigned(assigned: Mapping[str, Any], stages: object) -> None:
+    """UsageError for an assignment that every stage overrides."""
+    tables = [stage for stage in stages if isinstance(stage, Mapping)] if isinstance(stages, list | tuple) else []
+    for key, value in assigned.items():
+        if tables and not isinstance(value, Mapping) and all(key in stage for stage in tables):
+            advice = f"--set stages.1.{key}=..., or --set 'stages=[]' for one stage"
+            raise UsageError(f"--set {key}=...: each of the {len(tables)} stages sets its own; write {advice}")
 
 
 def _files_of(table: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def evaluate(
                 scores = _by_order(rows_of)
         for query, gallery in permutations((a, b)):
             ranked = items[gallery].keys
-            asked = [place for place, key in enumerate(items[query].keys) if key in set(ranked)]
+            answers = set(ranked)
+            asked = [place for place, key in enumerate(items[query].keys) if key in answers]
             ids = [items[query].keys[place] for place in asked]
             if scores is None:
                 metrics = _search_metrics(rows_of[query][asked], rows_of[gallery], ids, ranked)

@@ -30,7 +30,8 @@ from xmr.train.onnx_network import to_onnx
 
 PART_ROWS = 1024
 BATCH_SIZE = 32
-PLAIN = (bool, int, float, str)  # what a layer keeps of its settings beside its weights
+VERSION = 1  # of how trunks and views work on their input; another one makes features anew
+PLAIN = (bool, int, float, str)
 
 FileKey = tuple[str, int, int]  # path, size in bytes, mtime in ns
 
@@ -40,8 +41,8 @@ class Features:
 
     def __init__(self, n_views: int = 1, *, has_views: bool = False) -> None:
         self.n_views = n_views  # versions of a file to train on
-        self._has_views = has_views  # whether the rows hold them all, one after the other
-        self._parts: list[NDArray[Any]] = []
+        self._has_views = has_views  # whether the rows of parts that come hold them all, one after the other
+        self._parts: list[tuple[NDArray[Any], bool]] = []
         self._place: dict[str, tuple[int, int]] = {}  # path -> part, row
 
     def __contains__(self, path: Path) -> bool:
@@ -49,16 +50,23 @@ class Features:
 
     def take(self, paths: Sequence[Path], views: NDArray[np.int64] | None = None) -> NDArray[Any]:
         """(n, ...) features of these files, as they are served or of one view each."""
-        places = [self._place[str(path)] for path in paths]
-        rows = [self._parts[part][row] for part, row in places]
-        if self._has_views:
-            rows = [row[view] for row, view in zip(rows, views if views is not None else [0] * len(rows), strict=True)]
+        rows = []
+        for path, seen in zip(paths, [0] * len(paths) if views is None else views, strict=True):
+            part, row = self._place[str(path)]
+            features, has_views = self._parts[part]
+            rows.append(features[row][seen] if has_views else features[row])
         stacked = np.stack(rows)
         return stacked.astype(np.float32) if stacked.dtype == np.float16 else stacked
 
     def add_part(self, row_of_path: Mapping[str, int], rows: NDArray[Any]) -> None:
         self._place.update({path: (len(self._parts), row) for path, row in row_of_path.items()})
-        self._parts.append(rows)
+        self._parts.append((rows, self._has_views))
+
+    def add(self, others: "Features") -> None:
+        """Take in the features of other files, of which there may be fewer views."""
+        first = len(self._parts)
+        self._parts += others._parts
+        self._place.update({path: (first + part, row) for path, (part, row) in others._place.items()})
 
 
 def cached_features(
@@ -78,7 +86,7 @@ def cached_features(
     """
     trunk = encoder.trunk if encoder.is_frozen else nn.Identity()
     has_views = n_views > 1 and encoder.is_frozen
-    folder = cache / f"{modality}-{_digest(encoder, trunk, n_views if has_views else 1)}"
+    folder = cache / f"{modality}-{_digest(encoder, trunk, n_views if has_views else 1, device)}"
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {_file_key(path) for path in paths}
     features = Features(n_views, has_views=has_views)
@@ -92,7 +100,7 @@ def cached_features(
     for keys, arrays in _batches(_decoded(encoder, modality, sorted(wanted), errors, progress)):
         part_keys += keys
         run = run or _trunk_of(trunk, np.stack(arrays), device)
-        batches = [run(np.stack(seen)) for seen in _views(arrays, keys, n_views if has_views else 1)]
+        batches = [run(np.stack(seen)) for seen in _views(arrays, keys, n_views if has_views else 1, encoder.mirror)]
         rows = np.stack(batches, axis=1) if has_views else batches[0]
         part_rows.append(rows.astype(np.float16) if encoder.is_compact and encoder.is_frozen else rows)
         if len(part_keys) >= PART_ROWS:
@@ -103,12 +111,15 @@ def cached_features(
     return features, errors
 
 
-def _views(arrays: list[NDArray[Any]], keys: list[FileKey], n_views: int) -> Iterator[list[NDArray[Any]]]:
+def _views(arrays: list[NDArray[Any]], keys: list[FileKey], n_views: int, mirror: bool) -> Iterator[list[NDArray[Any]]]:
     """The batch as it is, then in each other view; a picture's views depend on its name alone."""
     yield arrays
     for number in range(1, n_views):
-        seeds = [[number, *Path(path).name.encode()] for path, _, _ in keys]
-        yield [view(pixels, number, np.random.default_rng(seed)) for pixels, seed in zip(arrays, seeds, strict=True)]
+        seeds = [[number, *os.fsencode(Path(path).name)] for path, _, _ in keys]
+        yield [
+            view(pixels, number, np.random.default_rng(seed), mirror=mirror)
+            for pixels, seed in zip(arrays, seeds, strict=True)
+        ]
 
 
 def _decoded(
@@ -186,14 +197,23 @@ def _file_key(path: Path) -> FileKey:
     return str(path), status.st_size, status.st_mtime_ns
 
 
-def _digest(encoder: Encoder, trunk: nn.Module, n_views: int) -> str:
-    """Of all that the cached features depend on but the file: preprocessing, views, layers and weights of the trunk."""
+def _digest(encoder: Encoder, trunk: nn.Module, n_views: int, device: torch.device) -> str:
+    """Of all that the cached features depend on but the file: preprocessing, views, layers and numbers of the trunk.
+
+    And the kind of device, as torch and ONNX Runtime round differently.
+    """
     content = hashlib.sha256(json.dumps(asdict(encoder.preprocessing), sort_keys=True).encode())
-    content.update(f"{version('xmr')} {n_views} {encoder.is_compact} {trunk!r}".encode())
+    views = (n_views, encoder.mirror) if n_views > 1 else n_views
+    content.update(f"{version('xmr')} {VERSION} {device.type} {views} {encoder.is_compact} {trunk!r}".encode())
     for name, module in trunk.named_modules():
-        plain = {key: value for key, value in vars(module).items() if isinstance(value, PLAIN) and key != "training"}
+        plain = {key: value for key, value in vars(module).items() if _is_plain(value) and key != "training"}
         content.update(f"{name} {sorted(plain.items())}".encode())
-    for name, tensor in trunk.state_dict().items():
+    for name, tensor in [*trunk.state_dict().items(), *trunk.named_buffers()]:
         content.update(name.encode())
         content.update(tensor.cpu().contiguous().numpy().tobytes())
     return content.hexdigest()[:16]
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is what a layer keeps of its settings beside its numbers."""
+    return isinstance(value, PLAIN) or (isinstance(value, tuple | list) and all(map(_is_plain, value)))

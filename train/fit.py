@@ -8,16 +8,17 @@ import math
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from xmr.engine import terminal
 from xmr.engine.errors import XmrError
+from xmr.engine.files import write_whole
 from xmr.engine.info import BEST_NAME, CHECKPOINT_NAME, read_checkpoint_state
 from xmr.train.batches import Progress
 from xmr.train.checkpoint import (
@@ -39,6 +40,7 @@ from xmr.train.step import has_finite_weights, rows_of_step, train_step
 METRICS_NAME = "metrics.jsonl"
 SETTINGS_NAME = "config.toml"
 TENSORBOARD_NAME = "tensorboard"
+SAVE_AFTER_S = 60  # an epoch that is evaluated is saved whatever the time
 LESS = "start over with --overwrite and a smaller learning_rate, or a clip_norm"
 
 
@@ -53,7 +55,7 @@ def fit(
     progress: Progress = terminal.progress_bar,
     note: Callable[[str], None] = terminal.note,
 ) -> list[dict[str, Any]]:
-    """Train into a checkpoint folder: last.safetensors each epoch, best.safetensors by what `select_by` names.
+    """Train into a checkpoint folder: last.safetensors while it goes on, best.safetensors by what `select_by` names.
 
     Returns the val records of the best epoch. Ctrl-C ends the step, writes last.safetensors, then goes on up.
     """
@@ -64,7 +66,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint is None:
         _clear(folder)
-    (folder / SETTINGS_NAME).write_text(dump_config(config), encoding="utf-8")
+    write_whole(folder / SETTINGS_NAME, lambda file: file.write(dump_config(config).encode()))
     _drop_later_metrics(folder / METRICS_NAME, run.step)
     writer = SummaryWriter(str(folder / TENSORBOARD_NAME), purge_step=run.step)
     try:
@@ -124,9 +126,10 @@ def _end_epoch(run: Run, stage: Stage, folder: Path, writer: SummaryWriter, note
     epoch = (run.step - stage.first_step) // stage.steps_per_epoch
     if not has_finite_weights(run):
         raise NotFiniteError(f"step {run.step} broke the weights, which were not kept; {LESS}")
-    if epoch % run.config.eval_every == 0 or run.step >= stage.end:
-        if run.val_rows:
-            _evaluate(run, folder, writer, note)
+    is_due = epoch % run.config.eval_every == 0 or run.step >= stage.end
+    if is_due and run.val_rows:
+        _evaluate(run, folder, writer, note)
+    if is_due or time.monotonic() - run.saved_s > SAVE_AFTER_S:
         _save(run, folder / CHECKPOINT_NAME)
 
 
@@ -156,12 +159,13 @@ def _save(run: Run, path: Path, *, is_to_go_on: bool = True) -> None:
         "n_epochs": run.n_epochs,
         "n_entered": run.n_entered,
         "best": run.best,
+        "train_rows": run.train_rows_digest,
         "metrics": run.metrics,
     }
-    training: dict[str, Tensor] = {}
+    training = {f"{OBJECTIVE}{name}": value for name, value in run.objective.state_dict().items()}
     if is_to_go_on:
-        training = optimizer_tensors(run.optimizer, run.learning)
-        training |= {f"{OBJECTIVE}{name}": value for name, value in run.objective.state_dict().items()}
+        run.saved_s = time.monotonic()
+        training |= optimizer_tensors(run.optimizer, run.learning)
         if run.average is not None:
             training |= {f"{AVERAGE}{name}": value for name, value in run.average.tensors.items()}
     save_checkpoint(path, run.model, run.config, state, training)
@@ -202,7 +206,7 @@ def _drop_later_metrics(path: Path, step: int) -> None:
     """Forget what was written after the checkpoint: a resumed run writes it again."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     kept = [line for line in lines if _step_of(line) <= step]
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    write_whole(path, lambda file: file.write("".join(f"{line}\n" for line in kept).encode()))
 
 
 def _step_of(line: str) -> float:

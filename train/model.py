@@ -16,6 +16,9 @@ from xmr.train.encoders import ENCODERS, Encoder
 from xmr.train.settings import HeadSettings, TrainConfig
 from xmr.train.words import Words
 
+# in what torch says of an input that leaves a layer nothing
+TOO_SMALL = ("Calculated padded input size", "Output size is too small", "output size", "Kernel size can't be greater")
+
 
 class Outputs(NamedTuple):
     """What the head makes of n items."""
@@ -185,6 +188,8 @@ def _try_out(encoder: Encoder, modality: str) -> None:
             encoder.eval()(batch)
         encoder.train()
     except RuntimeError as error:
+        if not any(sign in str(error) for sign in TOO_SMALL):
+            raise
         raise XmrError(f"encoders.{modality}: too small an input for its layers ({error}); set a larger one") from None
 
 

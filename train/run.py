@@ -1,9 +1,11 @@
 """A training run between two steps: what it holds, how it begins, and how it goes from stage to stage."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,7 @@ class Run:
     n_entered: int = 0  # stages that have begun
     best: float = -math.inf
     metrics: dict[str, Any] | None = None
+    saved_s: float = -math.inf  # when it was saved last, on the monotonic clock
 
     @property
     def n_steps(self) -> int:
@@ -99,6 +102,16 @@ class Run:
     @property
     def n_epochs(self) -> int:
         return sum(stage.settings.epochs for stage in self.stages)
+
+    @cached_property
+    def train_rows_digest(self) -> str:
+        """Of what a training depends on in its rows, wherever they lie: 16 hex digits."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            if row.split == "train":
+                names = {modality: path.name for modality, path in row.files.items()}
+                digest.update(json.dumps([row.label, names, row.captions]).encode())
+        return digest.hexdigest()[:16]
 
     @property
     def val_rows(self) -> list[Row]:
@@ -151,6 +164,7 @@ def prepare(
     stages = _stages(settings, [row for row in readable if row.split == "train"], numbers)
     average = Average(model, config.ema_decay, settings) if config.ema_decay else None
     run = Run(config, model, objective, stages, store, readable, device, optimizer, average, n_entered=n_entered)
+    _check_selection(config, run.val_rows)
     if checkpoint is not None:
         _restore(run, checkpoint)
     sizes = ", ".join(f"{len(kind.rows)} {kind.name}" for kind in stages[0].kinds)
@@ -165,6 +179,8 @@ def enter_stage(run: Run, folder: Path, cache: Path, progress: Progress, note: C
     known = optimizer_tensors(run.optimizer, run.learning)
     if stage.settings.start == "best" and not is_first:
         _start_from_best(run, folder, note)
+    if stage.settings.fresh_best:
+        run.best = -math.inf
     run.model.set_learning(stage.settings)
     if not is_first and any(other.settings.finetune for other in run.stages):  # other features than before
         run.store, _, _ = load_store(run.model, run.rows, cache, run.device, progress, with_views=True)
@@ -183,7 +199,7 @@ def _rows(config: TrainConfig, cache: Path, note: Callable[[str], None]) -> list
     """The train and val rows; XmrError where a modality that is to be trained has none."""
     rows = [with_captions(row, config.captions) for row in read_rows(config.data, cache=cache, note=note)]
     modalities = list(config.encoders)
-    train_rows = select(rows, "train", modalities)
+    train_rows = _not_held_out(select(rows, "train", modalities), rows, note)
     found = {modality for row in train_rows for modality in row.modalities}
     sources = ", ".join(config.data)
     if not train_rows:
@@ -195,10 +211,27 @@ def _rows(config: TrainConfig, cache: Path, note: Callable[[str], None]) -> list
             f"or train without: --set 'modalities={json.dumps(there)}'"
         )
     val_rows = select(rows, "val", modalities)
+    _check_selection(config, val_rows)
+    return [*train_rows, *val_rows]
+
+
+def _not_held_out(train_rows: list[Row], rows: list[Row], note: Callable[[str], None]) -> list[Row]:
+    """Without the rows that show what a val or test row shows, perhaps of another source."""
+    held_out = {key for row in rows if row.split in ("val", "test") for key in (row.id, *row.files.values())}
+    kept = [row for row in train_rows if held_out.isdisjoint((row.id, *row.files.values()))]
+    if len(kept) < len(train_rows):
+        shown = next(row.id for row in train_rows if not held_out.isdisjoint((row.id, *row.files.values())))
+        n_left_out = len(train_rows) - len(kept)
+        note(f"{n_left_out} train rows show what val or test rows show, such as {shown}; they are left out")
+    return kept
+
+
+def _check_selection(config: TrainConfig, val_rows: list[Row]) -> None:
+    """XmrError where the best checkpoint is to be chosen on a pair that no val row has."""
     for pair in config.select_on if val_rows else ():
         if pair.count("-") != 1 or not matched_items(val_rows, *pair.split("-"))[0].contents:
+            sources = ", ".join(config.data)
             raise XmrError(f"select_on: no val rows of {sources} pair {pair}; mend --data, or name another pair")
-    return [*train_rows, *val_rows]
 
 
 def _model(config: TrainConfig, checkpoint: Checkpoint | None, train_rows: list[Row]) -> AlignedModel:
@@ -219,6 +252,7 @@ def _learning(model: AlignedModel, objective: Objective) -> dict[str, torch.nn.P
 
 def _stages(settings: list[TrainConfig], train_rows: list[Row], numbers: dict[str, int]) -> list[Stage]:
     stages: list[Stage] = []
+    n_drawn: dict[str, int] = {}  # epochs by kind of batch
     for stage in settings:
         first_step = stages[-1].end if stages else 0
         kinds = make_batches(
@@ -237,6 +271,9 @@ def _stages(settings: list[TrainConfig], train_rows: list[Row], numbers: dict[st
         if stages and not stage.fresh_optimizer:
             check_handing_on(stages[-1].settings, stage)
         stages.append(Stage(stage, [kind for kind in kinds if losses_of(stage, kind.name)], first_step))
+        for kind in stages[-1].kinds:
+            kind.first_epoch = n_drawn.get(kind.name, 0)
+            n_drawn[kind.name] = kind.first_epoch - (-stages[-1].n_steps // kind.n_steps)
     return stages
 
 
@@ -244,13 +281,12 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
     """Put the run where its checkpoint stands."""
     run.step, run.best = checkpoint.step, float(checkpoint.state["best"])
     run.metrics = checkpoint.state["metrics"]
-    try:
-        run.objective.load_state_dict(named(checkpoint.tensors, OBJECTIVE))
-    except RuntimeError:
+    if checkpoint.state["train_rows"] != run.train_rows_digest:
         raise XmrError(
-            f"{', '.join(run.config.data)}: other train rows than those the checkpoint was trained on, so that its "
-            "losses have other classes; give the same --data, or train anew"
-        ) from None
+            f"{', '.join(run.config.data)}: other train rows than those the checkpoint was trained on, so that the "
+            "losses would be others; give the same --data, or train anew"
+        )
+    run.objective.load_state_dict(named(checkpoint.tensors, OBJECTIVE))
     if run.average is not None:
         run.average.load(named(checkpoint.tensors, AVERAGE))
     restore_optimizer(checkpoint.tensors, run.optimizer, run.learning)
@@ -260,6 +296,8 @@ def _start_from_best(run: Run, folder: Path, note: Callable[[str], None]) -> Non
     if not (folder / BEST_NAME).is_file():
         note(f"stage {run.n_entered + 1}: no val rows tell which weights are the best; it starts with the last")
         return
-    run.model.load_state_dict(model_tensors(load_checkpoint(folder / BEST_NAME)))
+    best = load_checkpoint(folder / BEST_NAME)
+    run.model.load_state_dict(model_tensors(best))
+    run.objective.load_state_dict(named(best.tensors, OBJECTIVE))
     if run.average is not None:
         run.average.restart(run.model)

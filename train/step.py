@@ -90,7 +90,7 @@ def _check_finite(run: Run, what: str, value: Tensor) -> None:
     rows = rows_of_step(run)
     more = f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
     raise NotFiniteError(
-        f"the {what} is {value.item()} at step {run.step}, on the rows {', '.join(rows[:NAMED_ROWS])}{more}"
+        f"the {what} is {value.item()} at step {run.step + 1}, on the rows {', '.join(rows[:NAMED_ROWS])}{more}"
     )
 
 

@@ -43,15 +43,15 @@ def make_words(settings: WordSettings, captions: Iterable[str], seed: int) -> Wo
     if not any(sentences):
         raise XmrError("no captions among the training rows; a text encoder needs rows with captions")
     random = np.random.default_rng(seed)
-    if settings.vectors == "random":
+    if settings.vectors != "word2vec":
         vocabulary, vectors = _draw(settings, sentences, random)
     elif settings.file:
         vocabulary, vectors = _scaled(*_load(settings, sentences))
     else:
         vocabulary, vectors = _scaled(*_train(settings, sentences, seed))
-    if settings.marks:
-        vocabulary = (*text.MARKS, *vocabulary)
-        vectors = np.concatenate([_uniform(len(text.MARKS), vectors.shape[1], random), vectors])
+    if marks := text.MARKS if settings.marks else (text.UNKNOWN,) if settings.unknown else ():
+        vocabulary = (*marks, *vocabulary)
+        vectors = np.concatenate([_uniform(len(marks), vectors.shape[1], random), vectors])
     nothing = np.zeros((1, vectors.shape[1]), dtype=np.float32)
     return Words(vocabulary, np.concatenate([nothing, vectors]), _idf(vocabulary, sentences))
 
@@ -61,14 +61,17 @@ def _draw(
 ) -> tuple[Vocabulary, Vectors]:
     """Words by frequency, those that are equally frequent by alphabet."""
     if settings.file:
-        raise XmrError(f"words.file: {settings.file} given, but words.vectors is random; leave one of them out")
+        raise XmrError(
+            f"words.file: {settings.file} given, but words.vectors is {settings.vectors}; leave one of them out"
+        )
     counts = _counts(settings, sentences)
     vocabulary = tuple(sorted(counts, key=lambda word: (-counts[word], word)))
-    return vocabulary, _uniform(len(vocabulary), settings.dim, random)
+    limit = LIMIT if settings.vectors == "random" else (6 / (len(vocabulary) + settings.dim)) ** 0.5
+    return vocabulary, _uniform(len(vocabulary), settings.dim, random, limit)
 
 
-def _uniform(n_words: int, dim: int, random: np.random.Generator) -> Vectors:
-    return random.uniform(-LIMIT, LIMIT, (n_words, dim)).astype(np.float32)
+def _uniform(n_words: int, dim: int, random: np.random.Generator, limit: float = LIMIT) -> Vectors:
+    return random.uniform(-limit, limit, (n_words, dim)).astype(np.float32)
 
 
 def _train(settings: WordSettings, sentences: Sequence[list[str]], seed: int) -> tuple[Vocabulary, Vectors]:

@@ -33,14 +33,23 @@ def read_cub(source: Path, cache: Path | None = None, note: Note = terminal.note
     root = (source / FOLDER_NAME if (source / FOLDER_NAME).is_dir() else source).resolve()
     if not (root / CAPTIONS_NAME).is_dir():
         raise XmrError(f"{root}: no {CAPTIONS_NAME}/ with captions in it; give the folder that holds it and images/")
-    rows, uncaptioned = [], []
+    rows, uncaptioned, damaged = [], [], []
     for name, split in _split_of_class(root).items():
         tables = {path.stem: path for path in sorted((root / CAPTIONS_NAME / name).glob("*.t7"))}
         images = root / "images" / name
         uncaptioned += [path for path in sorted(images.glob("*.jpg")) if path.stem not in tables]
         for stem, table in tables.items():
             image = images / f"{stem}.jpg"
-            rows.append(Row(str(image), split, files={"image": image}, captions=_sentences(table), category=name))
+            try:
+                captions = _sentences(table)
+            except XmrError as error:
+                damaged.append(str(error))
+                continue
+            rows.append(Row(str(image), split, files={"image": image}, captions=captions, category=name))
+    if damaged and not rows:
+        raise XmrError(damaged[0])
+    if damaged:
+        note(f"cub: {len(damaged)} tables of captions are left out, such as {damaged[0]}")
     if uncaptioned:
         note(f"cub: images without a .t7 of captions: {len(uncaptioned)}, such as {uncaptioned[0]}; they are left out")
     return rows

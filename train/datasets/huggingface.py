@@ -49,7 +49,8 @@ def _records(path: Path, root: Path, cache: Path | None) -> Iterator[tuple[str, 
         files = _files(record, resolve, where)
         first = files.get("image") or next(iter(files.values()), None)
         is_beside = first is not None and first.is_relative_to(root)
-        relative = first.relative_to(root) if first and is_beside else path.relative_to(root) / str(number)
+        inside = path.relative_to(root) / (first.name if first else str(number))
+        relative = first.relative_to(root) if first and is_beside else inside
         own = optional_name(record, "split")
         yield (
             relative.as_posix(),

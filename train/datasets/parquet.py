@@ -1,5 +1,6 @@
 """Parquet tables. Images and sounds inside one, as Hugging Face stores them, become files in the cache."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,10 @@ def _is_text(kind: Any) -> bool:
 
 
 def _unpack(path: Path, folder: Path) -> dict[str, list[str | None]]:
-    """Write every medium; by column the name of each row's file. One that is no bytes but a path stays where it is."""
+    """Write every medium; by column the name of each row's file, which is that of its bytes: equal ones are one file.
+
+    One that is no bytes but a path stays where it is.
+    """
     import pyarrow.parquet
 
     names: dict[str, list[str | None]] = {}
@@ -95,18 +99,17 @@ def _unpack(path: Path, folder: Path) -> dict[str, list[str | None]]:
         names = {column: [] for column in media}
         for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=media):
             for record in batch.to_pylist():
-                for place, column in enumerate(media):
-                    stem = f"{len(names[column]):08d}-{place}"
-                    names[column].append(_write(record[column], path.parent, folder, stem))
+                for column in media:
+                    names[column].append(_write(record[column], path.parent, folder))
     return names
 
 
-def _write(value: Any, beside: Path, folder: Path, stem: str) -> str | None:
+def _write(value: Any, beside: Path, folder: Path) -> str | None:
     path = value.get("path") if isinstance(value, dict) else None
     content = value.get("bytes") if isinstance(value, dict) else value
     if content is None:
         return str(beside / path) if isinstance(path, str) and path else None
-    name = f"{stem}{_suffix(content, path)}"
+    name = f"{hashlib.sha256(content).hexdigest()[:16]}{_suffix(content, path)}"
     (folder / name).write_bytes(content)
     return name
 

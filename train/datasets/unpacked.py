@@ -17,7 +17,7 @@ from xmr.engine.errors import XmrError
 from xmr.engine.workspace import default_folder
 
 CONTENTS_NAME = "contents.json"
-VERSION = 1  # of what is unpacked and how; another one unpacks anew
+VERSION = 2  # of what is unpacked and how; another one unpacks anew
 
 # fills the folder with files and returns what is to be known of them, as JSON can hold it
 Unpack = Callable[[Path, Path], Any]
@@ -25,7 +25,7 @@ Unpack = Callable[[Path, Path], Any]
 
 def unpacked(source: Path, cache: Path | None, unpack: Unpack) -> tuple[Path, Any]:
     """The folder that holds what `unpack(source, folder)` made of a source, and what it returned."""
-    folder = folder_of(source, cache)
+    folder = folder_of(source, cache, unpack)
     contents = contents_of(folder)
     if contents is None:
         _unpack_whole(source, folder, unpack)
@@ -34,10 +34,10 @@ def unpacked(source: Path, cache: Path | None, unpack: Unpack) -> tuple[Path, An
     return folder, contents["returned"]
 
 
-def folder_of(source: Path, cache: Path | None) -> Path:
-    """Where a source is unpacked to: named by its path, size and time."""
+def folder_of(source: Path, cache: Path | None, unpack: Unpack) -> Path:
+    """Where a source is unpacked to: named by its path, size and time, and by who unpacks it."""
     status = source.stat()
-    content = json.dumps([VERSION, str(source), status.st_size, status.st_mtime_ns])
+    content = json.dumps([VERSION, unpack.__module__, str(source), status.st_size, status.st_mtime_ns])
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     return (cache or default_folder("cache")).resolve() / "unpacked" / safe_name(source.name, digest)
 

@@ -52,7 +52,7 @@ def read_videos(source: Path, cache: Path | None = None, note: Note = terminal.n
     paths = [root] if root.is_file() else [path for path in files_under(root) if _is_video(path)]
     if not paths:
         raise XmrError(f"{source}: no video in it; there are {' '.join(sorted(SUFFIXES))}")
-    failed = _decode_all([path for path in paths if contents_of(folder_of(path, cache)) is None], cache)
+    failed = _decode_all([path for path in paths if contents_of(folder_of(path, cache, _unpack)) is None], cache)
     keys = [path.relative_to(root) for path in paths] if root.is_dir() else [Path(root.name)]
     splits = named_or_hashed([split_of_folder(key) for key in keys], [key.as_posix() for key in keys])
     rows, silent = [], []
@@ -137,6 +137,8 @@ def _unpack(path: Path, folder: Path) -> dict[str, Any]:
         if not type(error).__module__.startswith("av"):  # the disk's fault, not the video's
             raise
         problem = f"cannot be decoded ({error.strerror})"
+    except MemoryError:  # another time there may be room
+        raise
     except Exception as error:  # decoders meet damaged files with any exception at all
         problem = f"cannot be decoded ({type(error).__name__}: {error})"
     for left_over in folder.iterdir():

@@ -78,7 +78,7 @@ def _unpack(shard: Path, folder: Path) -> tuple[list[Record], list[str]]:
     try:
         with tarfile.open(shard, "r:") as tar:
             for key, members in groupby(_members(tar, shard, problems), key=lambda member: member[0]):
-                samples.append(_sample(tar, key, members, folder, shard))
+                samples.append(_sample(tar, key, members, folder, shard, problems))
     except (tarfile.TarError, RecursionError) as error:  # of headers that stand for one another
         if not samples:
             raise XmrError(f"{shard}: no tar archive that can be read ({error}); fetch it again") from None
@@ -104,13 +104,18 @@ def _members(tar: tarfile.TarFile, shard: Path, problems: list[str]) -> Iterator
         problems.append(f"{shard}: links or too large members: {len(refused)}, such as {refused[0]}; they are left out")
 
 
-def _sample(tar: tarfile.TarFile, key: str, members: Iterator[Member], folder: Path, shard: Path) -> Record:
+def _sample(
+    tar: tarfile.TarFile, key: str, members: Iterator[Member], folder: Path, shard: Path, problems: list[str]
+) -> Record:
     sample: Record = {"key": key, "files": {}}
     for _, extension, member in members:
         where = f"{shard}, member {key}.{extension}"
         if extension not in TEXTS:
             modality = _modality(extension)
-            sample["files"].setdefault(modality, _write(tar, member, folder))
+            if modality in sample["files"]:
+                problems.append(f"{where}: a second {modality} of its sample; it is left out")
+            else:
+                sample["files"][modality] = _write(tar, member, folder)
             continue
         text = _opened(tar, member).read().decode("utf-8", "replace")
         if extension == "txt":
@@ -118,7 +123,10 @@ def _sample(tar: tarfile.TarFile, key: str, members: Iterator[Member], folder: P
         elif extension == "cls":
             sample["category"] = text.strip()
         else:
-            sample = _said(text, where) | sample  # txt and cls stand above json
+            try:
+                sample = _said(text, where) | sample  # txt and cls stand above json
+            except XmrError as error:
+                problems.append(f"{error}; it is left out")
     return sample
 
 

@@ -30,6 +30,7 @@ class Encoder(nn.Module):
         # features of the trunk -> class logits, where it was trained as a classifier: the teacher
         self.classifier: nn.Module | None = None
         self.views = 1  # versions of a picture that are trained on
+        self.mirror = True  # whether mirror images are among them
         self.crops = True  # whether a learning trunk sees crops of it, or the whole picture and its mirror image
         self.is_compact = False  # whether features are cached as float16, for trunks that give whole maps
 
@@ -71,12 +72,13 @@ class Encoder(nn.Module):
         super().train(mode)
         if self.classifier is not None:
             self.classifier.eval()
+        if _is_frozen(self.top):
+            self.top.eval()
         if self.is_frozen:
             self.trunk.eval()
             return self
         for module in self.trunk.modules():
-            parameters = list(module.parameters())
-            if parameters and not any(parameter.requires_grad for parameter in parameters):
+            if _is_frozen(module):
                 module.eval()
         return self
 
@@ -84,6 +86,12 @@ class Encoder(nn.Module):
         for part in (self.trunk, self.classifier):
             if part is not None:
                 part.requires_grad_(False).eval()
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Whether it has parameters and none of them learns."""
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 class Projection(nn.Sequential):

@@ -34,9 +34,11 @@ class PictureEncoder(Encoder):
 
     def _see(self, settings: PictureSettings) -> None:
         self.preprocessing = image.Preprocessing(settings.size, settings.resize, settings.margin)
-        self.views, self.crops = settings.views, settings.crops
-        if self.views > 2 and not self.crops:
-            raise XmrError(f"encoders.image.views: {self.views} found, without crops there are 2; set crops or fewer")
+        self.views, self.crops, self.mirror = settings.views, settings.crops, settings.mirror
+        n_most = 1 + self.mirror
+        if self.views > n_most and not self.crops:
+            found = f"{self.views} found, without crops there are {n_most}"
+            raise XmrError(f"encoders.image.views: {found}; set crops or fewer")
 
 
 class TimmImage(PictureEncoder):

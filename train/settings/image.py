@@ -20,8 +20,9 @@ class PictureSettings:
         below=0.5,
     )
     crops: bool = setting(
-        True, "a network that learns sees random crops; false: the whole picture and its mirror image"
+        True, "with more than one view a network that learns sees new crops; false: the picture and its mirror image"
     )
+    mirror: bool = setting(True, "views are mirror images, too; false: where left and right have a meaning")
     views: int = setting(1, "versions of a picture to train on: itself, its mirror image, then crops", at_least=1)
 
 

@@ -31,11 +31,14 @@ class WordSettings:
 
     file: str = setting("", "word2vec (.bin, or text), GloVe or a skip-thought table (.npy); empty: from the captions")
     n_words: int = setting(0, "most frequent words of the file to keep beside those of the captions", at_least=0)
-    vectors: Literal["word2vec", "random"] = setting("word2vec", "trained on the captions, or drawn from ±0.1")
+    vectors: Literal["word2vec", "random", "xavier"] = setting(
+        "word2vec", "trained on the captions, or drawn from ±0.1, or as Glorot's uniform weights"
+    )
     dim: int = setting(300, "numbers a word, when made here", at_least=1)
     min_count: int = setting(2, "rarer words of the captions are left out", at_least=1)
     epochs: int = setting(20, "passes of word2vec over the captions", at_least=1)
     marks: bool = setting(False, "<start>, <end>, and <unk> for a word left out, are words too")
+    unknown: bool = setting(False, "<unk> alone is a word too")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class RunSettings:
     width: int = setting(1024, "numbers that every encoder hands to the shared head", at_least=1)
     eval_every: int = setting(
         1,
-        "epochs from one evaluation on the val rows, and checkpoint, to the next; a stage's last has both",
+        "epochs from one evaluation on the val rows to the next; a stage's last is always evaluated",
         at_least=1,
     )
     select_by: Literal["mAP", "rsum", "R@1", "R@10", "median_rank", "last"] = setting(
@@ -92,6 +95,7 @@ class StageSettings:
         default_factory=dict, metadata={"meaning": "parameters by name = share of the learning rate they learn at"}
     )
     start: Literal["last", "best"] = setting("last", "weights a stage begins with: the last ones, or the best so far")
+    fresh_best: bool = setting(False, "the best checkpoint is that of this stage, whatever was reached before it")
     fresh_optimizer: bool = setting(
         True, "begin a stage with an optimiser that knows nothing; false: hand on what it knows"
     )
