@@ -6,7 +6,8 @@
 The sources are as `xmr train --data` takes them (speech that is called `sound`: spoken-pairs:FOLDER); without one, the
 systems that need it are left out. The weights are safetensors files. Features are cached before anything is timed; the
 time is that of the processor, so OMP_NUM_THREADS=1 makes it the time on one core.
-Everything is written below OUT; a system that has a report there is not trained again, so an interrupted run goes on.
+Everything is written below OUT; a system that has a report there of the same settings is not trained again, so an
+interrupted run goes on. After a change of the code, take another OUT.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xmr.train.config import anchored_source
+from xmr.train.config import anchored_source, dump_config, load_config
 
 XMR = Path(sys.executable).with_name("xmr")
 
@@ -81,20 +82,19 @@ def main() -> None:
 def train_and_evaluate(system: System, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """What `xmr eval` says of one system, and the CPU seconds that its training took."""
     path = folder / f"{system.name.replace(' ', '-')}.json"
-    if path.is_file():
-        return dict(json.loads(path.read_text()))
     checkpoint = path.with_suffix("")
-    choice = ["--set", "size=small", *(["--set", f"variant={json.dumps(system.variant)}"] if system.variant else [])]
+    assignments = ["size=small", *([f"variant={json.dumps(system.variant)}"] if system.variant else [])]
     weights = {"image": options.image_weights}
     if "image_sound" in system.sources:
         weights["sound"] = options.sound_weights
-    choice += [
-        part
-        for name, file in weights.items()
-        for part in ("--set", f"encoders.{name}.weights={json.dumps(str(file.resolve()))}")
-    ]
+    assignments += [f"encoders.{name}.weights={json.dumps(str(file.resolve()))}" for name, file in weights.items()]
     sources = [anchored_source(getattr(options, source), Path.cwd()) for source in system.sources]
+    settings = dump_config(load_config(None, recipe=system.recipe, assignments=assignments))
+    report: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    if (report.get("settings"), report.get("sources")) == (settings, sources):
+        return report
     data = [part for source in sources for part in ("--data", source)]
+    choice = [part for assignment in assignments for part in ("--set", assignment)]
     train = ["train", "--recipe", system.recipe, *data, *choice, "--checkpoint", str(checkpoint), "--overwrite"]
     run(folder, *train, "--set", "stages=[]", "--set", "epochs=1", "--set", "words.epochs=1")  # caches the features
     start = cpu_seconds()
@@ -103,6 +103,8 @@ def train_and_evaluate(system: System, folder: Path, options: argparse.Namespace
     records = run(folder, "eval", "--json", "--checkpoint", str(checkpoint))
     report = {
         "system": system.name,
+        "sources": sources,
+        "settings": settings,
         "train_cpu_s": round(seconds, 1),
         "val": [json.loads(line) for line in records.splitlines()],
     }

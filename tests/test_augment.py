@@ -71,3 +71,17 @@ def test_a_view_leaves_the_picture_alone() -> None:
     for number in range(4):
         view(pixels, number, np.random.default_rng(7))
     np.testing.assert_array_equal(pixels, before)
+
+
+def test_without_mirror_images_every_further_view_is_a_plain_crop() -> None:
+    pixels = picture()
+    for seed in range(50):
+        for number in (1, 2):
+            rng = np.random.default_rng(seed)
+            crop = Image.fromarray(pixels).resize(
+                (32, 24), Image.Resampling.BICUBIC, box=_box(24, 32, VIEW_AREA, np.random.default_rng(seed))
+            )
+            np.testing.assert_array_equal(view(pixels, number, rng, mirror=False), crop)
+    batch = np.stack([pixels, pixels])
+    whole = random_view(batch, np.random.default_rng(0), crops=False, mirror=False)
+    np.testing.assert_array_equal(whole, batch)

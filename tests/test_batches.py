@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from xmr.train.batches import Batches, Store, id_numbers, load_store, make_batch
 from xmr.train.config import load_config
 from xmr.train.datasets import Row
 from xmr.train.model import AlignedModel
-from xmr.train.settings import TrainConfig
+from xmr.train.settings import TimmSettings, TrainConfig
 from xmr.train.words import Words
 
 ROWS = [
@@ -157,6 +158,9 @@ def test_sentences_become_padded_ids() -> None:
     assert ids.tolist() == [[2, 1, 0], [0, 0, 0], [2, 2, 2], [0, 0, 0]]
 
 
+NO_BAR: Any = nullcontext(lambda done, total: None)
+
+
 def tiny_config() -> TrainConfig:
     settings = ["encoders.image.size=8", "encoders.image.channels=[4]", "encoders.text.channels=[4]", "width=4"]
     return load_config(None, recipe="quick", assignments=[*settings, "head.hidden=[4]"])
@@ -179,3 +183,39 @@ def test_rows_of_unreadable_files_are_left_out_and_named(tmp_path: Path) -> None
     assert [error.partition(":")[0] for error in errors] == [str(bad)]
     assert label_of_bar == ["image features"]
     assert store.inputs("image", [good, good]).shape == (2, 8, 8, 3)
+
+
+def test_a_row_goes_on_without_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    picture, sound = tmp_path / "good.png", tmp_path / "bad.wav"
+    Image.new("RGB", (9, 9), "red").save(picture)
+    sound.write_bytes(b"no sound")
+    model = AlignedModel(tiny_config(), Words(("a", "dog"), np.zeros((3, 4), dtype=np.float32)))
+    rows = [
+        Row("a", "train", files={"image": picture, "sound": sound}, captions=("a dog",)),
+        Row("b", "train", files={"image": picture, "sound": sound}),
+    ]
+    _, readable, errors = load_store(model, rows, tmp_path / "cache", torch.device("cpu"), lambda label: NO_BAR)
+    assert readable == [Row("a", "train", files={"image": picture}, captions=("a dog",))]
+    assert len(errors) == 1
+
+
+def test_views_are_made_of_train_pictures_alone(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.png" for name in ("train", "val")]
+    for path in paths:
+        Image.effect_noise((9, 9), 60).convert("RGB").save(path)
+    settings = tiny_config()
+    image = TimmSettings(model="test_resnet", weights="random", size=32, views=3)
+    config = replace(settings, encoders=settings.encoders | {"image": image})
+    rows = [Row(path.stem, path.stem, files={"image": path}, captions=("a dog",)) for path in paths]
+    model = AlignedModel(config, Words(("a", "dog"), np.zeros((3, 4), dtype=np.float32)))
+    cpu, cache = torch.device("cpu"), tmp_path / "cache"
+    store, _, _ = load_store(model, rows, cache, cpu, lambda label: NO_BAR, with_views=True)
+    folders = list(cache.iterdir())
+    shapes = sorted(np.load(file).shape[:2] for file in cache.glob("*/*.npy"))
+    assert [shape[0] for shape in shapes] == [1, 1]
+    assert 3 in [shape[1] for shape in shapes]
+    alone, _, _ = load_store(model, rows[1:], cache, cpu, lambda label: NO_BAR)
+    assert sorted(cache.iterdir()) == sorted(folders)  # what an evaluation asks for is there
+    np.testing.assert_array_equal(store.inputs("image", paths[1:]), alone.inputs("image", paths[1:]))
+    drawn = store.training_inputs("image", paths[:1], np.random.default_rng(1))
+    assert drawn.shape == store.inputs("image", paths[:1]).shape

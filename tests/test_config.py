@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UsageError, XmrError
 from xmr.train.config import (
     anchored_source,
     dump_config,
@@ -223,6 +223,25 @@ def test_fewer_than_two_encoders_are_refused(encoders: dict[str, Any]) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         config_with().epochs = 3  # type: ignore[misc]
+
+
+def test_an_assignment_that_every_stage_overrides_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--set epochs=...: each of the 3 stages sets its own; write --set stages.1"):
+        load_config(None, recipe="dsve", assignments=["epochs=3"])
+    one = load_config(None, recipe="dsve", assignments=["epochs=3", "stages=[]"])
+    assert [stage.epochs for stage in stage_configs(one)] == [3]
+
+
+def test_a_settings_file_without_the_recipes_stages_says_so(tmp_path: Path) -> None:
+    path = write_settings(tmp_path, explained_config("vsepp", ["stages=[]"]))
+    assert load_config(path).stages == ()
+    assert "stages = " not in explained_config("quick")
+
+
+def test_a_stage_takes_back_what_the_others_finetune(tmp_path: Path) -> None:
+    content = 'recipe = "quick"\nfinetune = { image = "all" }\n[[stages]]\n[[stages]]\nfinetune = {}\n'
+    first, second = stage_configs(load_config(write_settings(tmp_path, content)))
+    assert (first.finetune, second.finetune) == ({"image": "all"}, {})
 
 
 def test_assignments_may_come_in_any_order() -> None:

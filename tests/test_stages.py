@@ -458,6 +458,16 @@ def test_the_best_of_all_stages_is_kept(small: World, tmp_path: Path, monkeypatc
     assert load_checkpoint(tmp_path / BEST_NAME).step == 4  # of equals the first
 
 
+def test_a_stage_may_begin_to_count_its_best_anew(
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [1, 7, 3, 2])
+    stages = ({"epochs": 2}, {"epochs": 2, "fresh_best": True})
+    train(replace(small.config(PLAIN), stages=stages), tmp_path, small.cache)
+    best = load_checkpoint(tmp_path / BEST_NAME)
+    assert (best.step, best.state["best"]) == (6, 3)
+
+
 @pytest.mark.parametrize("by", ["mAP", "rsum", "R@1", "R@10", "median_rank"])
 def test_the_best_is_that_of_what_it_is_selected_by(
     small: World, tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch
@@ -548,9 +558,7 @@ def test_a_modality_or_kind_without_rows_is_said_before_any_file_is_decoded(smal
     assert {path.name for path in tmp_path.iterdir()} == {"heard.jsonl", "0.wav"}
 
 
-def test_other_rows_than_the_checkpoints_are_refused_where_classes_are_learned(
-    growing: Finished, tmp_path: Path, small: World
-) -> None:
+def test_other_rows_than_the_checkpoints_are_refused(growing: Finished, tmp_path: Path, small: World) -> None:
     fewer = small.rows.with_name("fewer.jsonl")
     fewer.write_text("".join(small.rows.read_text().splitlines(keepends=True)[1:]))
     folder = shutil.copytree(growing.folder, tmp_path / "run")

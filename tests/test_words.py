@@ -166,6 +166,20 @@ def test_marks_are_words_in_front_of_all_others_and_leave_those_as_they_are(
     assert len(np.unique(marked.vectors[1:4])) == marked.vectors[1:4].size
 
 
+def test_the_unknown_word_may_be_the_only_mark() -> None:
+    plain, marked = (
+        make_words(WordSettings(vectors="random", unknown=unknown), CAPTIONS, 0) for unknown in (False, True)
+    )
+    assert marked.vocabulary == ("<unk>", *plain.vocabulary)
+    np.testing.assert_array_equal(marked.vectors[2:], plain.vectors[1:])
+
+
+def test_xavier_vectors_are_of_glorots_range() -> None:
+    words = make_words(WordSettings(vectors="xavier", dim=200, min_count=1), CAPTIONS, 0)
+    limit = np.sqrt(6 / (len(words.vocabulary) + 200))
+    assert 0.9 * limit < np.abs(words.vectors).max() <= limit
+
+
 def test_words_of_fewer_captions_have_a_higher_idf() -> None:
     captions = ["a b", "a a rare", "a b once", "..."]
     words = make_words(WordSettings(vectors="random", min_count=2, marks=True), captions, 0)
