@@ -465,7 +465,7 @@ def test_a_stage_may_begin_to_count_its_best_anew(
     stages = ({"epochs": 2}, {"epochs": 2, "fresh_best": True})
     train(replace(small.config(PLAIN), stages=stages), tmp_path, small.cache)
     best = load_checkpoint(tmp_path / BEST_NAME)
-    assert (best.step, best.state["best"]) == (6, 3)
+    assert (best.step, best.state["metrics"]["val"][0]["mAP"]) == (6, 3)
 
 
 @pytest.mark.parametrize("by", ["mAP", "rsum", "R@1", "R@10", "median_rank"])
