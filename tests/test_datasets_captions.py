@@ -547,10 +547,18 @@ def with_char(value: bytes) -> Callable[[bytes], bytes]:
         "beyond its storage",
     ],
 )
-def test_a_damaged_caption_table_is_named(tmp_path: Path, damage: Callable[[bytes], bytes], sentence: str) -> None:
+def test_a_damaged_caption_table_is_left_out_and_named(
+    tmp_path: Path, damage: Callable[[bytes], bytes], sentence: str
+) -> None:
     path = write_cub(tmp_path) / "cub_icml/001.Albatross/a.t7"
+    n_whole = len(read_rows([str(tmp_path)]))
     path.write_bytes(damage(path.read_bytes()))
-    assert refusal("cub", tmp_path).startswith(f"{path}: {sentence}")
+    rows, notes = noted(tmp_path)
+    assert len(rows) == n_whole - 1
+    assert notes[0].startswith(f"cub: tables of captions that are left out: 1, such as {path}: {sentence}")
+    for other in path.parent.parent.rglob("*.t7"):
+        other.write_bytes(path.read_bytes())
+    assert "/cub_icml/" in refusal("cub", tmp_path)
 
 
 @pytest.mark.parametrize(

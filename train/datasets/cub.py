@@ -49,7 +49,7 @@ def read_cub(source: Path, cache: Path | None = None, note: Note = terminal.note
     if damaged and not rows:
         raise XmrError(damaged[0])
     if damaged:
-        note(f"cub: {len(damaged)} tables of captions are left out, such as {damaged[0]}")
+        note(f"cub: tables of captions that are left out: {len(damaged)}, such as {damaged[0]}")
     if uncaptioned:
         note(f"cub: images without a .t7 of captions: {len(uncaptioned)}, such as {uncaptioned[0]}; they are left out")
     return rows
