@@ -23,7 +23,7 @@ from xmr.train.model import AlignedModel
 from xmr.train.settings import RANDOM, WEIGHT_FILES, TrainConfig
 from xmr.train.words import NO_WORDS, Words
 
-FORMAT = 2
+FORMAT = 3
 OPTIMIZER, OBJECTIVE, AVERAGE = "optimizer.", "objective.", "average."  # in front of the names of other tensors
 VECTORS = ("encoders.text.", "vectors.weight")  # how the name of the word vectors begins and ends
 
