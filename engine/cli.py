@@ -108,6 +108,59 @@ def index(
 
 
 @app.command()
+def embed(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders or files; of a text, each line.")],
+    out: Annotated[Path, typer.Option("--out", help="Rows to write, as features.npy; the list goes beside it.")],
+    modality: Annotated[str | None, typer.Option(help="Embed as this alone; default all of the model.")] = None,
+    list_format: Annotated[str, typer.Option("--list", help="Of the items: jsonl or parquet.")] = "jsonl",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace rows that are there, and their list.")
+    ] = False,
+    model: ModelOption = None,
+    workers: Annotated[int, typer.Option(min=0, help="Decoding processes; 0: one less than the CPUs.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Items a run of the network.")] = 32,
+    device: DeviceOption = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 instead of 3 when files were skipped.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the embeddings of images, sounds and texts as one matrix, with the list of what its rows are.
+
+    Example: xmr embed corpus/ --out features.npy
+    """
+    from xmr.engine.corpus import scan
+    from xmr.engine.extract import check_free, extract, narrowed
+    from xmr.engine.media import MODALITIES
+
+    check_free(out, list_format, overwrite=overwrite)
+    opened = _open_model(model, device)
+    corpus = scan(paths, {MODALITIES[name].medium for name in narrowed(opened, modality).modalities})
+    terminal.note(f"{len(corpus.files)} files found")
+    with terminal.progress_bar("embedding") as progress:
+        summary = extract(
+            opened,
+            corpus,
+            out,
+            modality=modality,
+            list_format=list_format,
+            overwrite=overwrite,
+            workers=workers,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    if as_json:
+        terminal.print_json([asdict(summary)])
+    else:
+        held = ", ".join(f"{count} {name}" for name, count in summary.n_items.items())
+        print(
+            f"{terminal.shown_path(out)}: {held}, {summary.dim} numbers each, of {summary.n_files} files; "
+            f"{len(summary.skipped)} skipped, {summary.n_ignored} of other kinds ignored; "
+            f"the items stand in {terminal.shown_path(summary.items)}"
+        )
+    if summary.skipped:
+        raise typer.Exit(1 if strict else DONE_WITH_SKIPPED)
+
+
+@app.command()
 def query(
     image: Annotated[Path | None, typer.Option(help="Ask with an image file.")] = None,
     sound: Annotated[Path | None, typer.Option(help="Ask with a sound file.")] = None,
@@ -153,6 +206,55 @@ def query(
 
 
 @app.command()
+def localize(
+    target: Annotated[Path | None, typer.Option("--in", help="Image or sound to look into; default --image.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Image to look into; with --in, to ask with.")] = None,
+    sound: Annotated[Path | None, typer.Option(help="Ask with a sound file.")] = None,
+    speech: Annotated[Path | None, typer.Option(help="Ask with a recording of spoken words.")] = None,
+    text: Annotated[str | None, typer.Option(help="Ask with a sentence.")] = None,
+    modality: Annotated[str | None, typer.Option("--as", help="sound or speech: what the target is.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="PNG to write; default its name and .heat.png, here.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a PNG that is there.")] = False,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Show where in an image, or when in a sound, a query is: point and box, or seconds, and a heat map to look at.
+
+    Example: xmr localize --image x.jpg --text "a dog"
+    """
+    from xmr.engine.localize import as_record, check_out, draw, target_modality
+    from xmr.engine.localize import localize as find
+
+    asked = {"image": image, "sound": sound, "speech": speech, "text": text}
+    if target is None:
+        target = image
+        del asked["image"]
+    if target is None:
+        raise UsageError("nothing to look into given; name an image or a sound with --in")
+    given = {name: content for name, content in asked.items() if content is not None}
+    if len(given) != 1:
+        found = " and ".join(f"--{name}" for name in given) or "no query"
+        raise UsageError(f"{found} given; ask with exactly one of {', '.join(f'--{name}' for name in asked)}")
+    [(query_modality, content)] = given.items()
+    out = out or Path(f"{target.name}.heat.png")
+    check_out(out, [target, *(path for path in given.values() if isinstance(path, Path))], overwrite=overwrite)
+    opened = _open_model(model, device)
+    looked_into = target_modality(opened, target, modality)
+    heat = find(opened, query_modality, content, looked_into, target)
+    draw(target, heat, out)
+    facts = as_record(heat)
+    asked_with = {"query_modality": query_modality, "query": str(content)}
+    if as_json:
+        terminal.print_json([{"modality": looked_into, "path": str(target), **asked_with, **facts, "out": str(out)}])
+        return
+    terminal.print_table(("", ""), [(key, _listed(value)) for key, value in facts.items()])
+    print(f"heat map in {terminal.shown_path(out)}")
+
+
+@app.command()
 def info(
     path: Annotated[Path | None, typer.Argument(help="A model, index or checkpoint folder.")] = None,
     as_json: JsonOption = False,
@@ -194,6 +296,10 @@ def _place(hit: Any) -> str:
     if hit.line is not None:
         return f"{path}:{hit.line}"
     return path if hit.start_s in (None, 0) else f"{path} {hit.start_s:.1f}-{hit.end_s:.1f} s"
+
+
+def _listed(value: object) -> object:
+    return ", ".join(f"{number:g}" for number in value) if isinstance(value, list) else value
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:

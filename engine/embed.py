@@ -64,7 +64,10 @@ def modalities_of(model: Model, medium: str) -> list[str]:
 def embed_files(
     model: Model, files: Sequence[CorpusFile], *, workers: int = 0, batch_size: int = BATCH_SIZE
 ) -> Iterator[EmbeddedFile]:
-    """Every file in the given order, embedded or with its error. Workers 0: one less than the CPUs."""
+    """Every file of a medium that the model embeds, in the given order, embedded or with its error.
+
+    Workers 0: one less than the CPUs.
+    """
     batches = _Batches(model, batch_size)
     results = {file.path: EmbeddedFile(file, _n_tasks=len(modalities_of(model, file.medium))) for file in files}
     tasks = [Task(file.path, modality) for file in files for modality in modalities_of(model, file.medium)]

@@ -39,6 +39,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "fingerprint": fingerprint(config),
         "dim": config["dim"],
         "modalities": {name: part["preprocessing"] for name, part in config["modalities"].items()},
+        "maps": ", ".join(name for name, part in config["modalities"].items() if "maps" in part) or "none",
         "recipe": config.get("recipe"),
         "metrics": _summary(config.get("metrics")),
         "size_mb": round(size / 1e6, 1),

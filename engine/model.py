@@ -68,7 +68,10 @@ class Model:
         A sound longer than the model's window is the mean of its windows.
         """
         self.check_modality(modality)
-        pieces = [self._arrays(modality, item) for item in inputs]
+        return self.embed_windows(modality, [self._arrays(modality, item) for item in inputs])
+
+    def embed_windows(self, modality: str, pieces: Sequence[Sequence[NDArray[Any]]]) -> Embeddings:
+        """(n, dim) unit rows of n inputs, each the arrays that `load` made of it: the mean of its windows."""
         arrays = [array for of_input in pieces for array in of_input]
         batches = [arrays[start : start + BATCH_SIZE] for start in range(0, len(arrays), BATCH_SIZE)] or [[]]
         rows = np.concatenate([self.embed_arrays(modality, batch) for batch in batches])
@@ -85,6 +88,44 @@ class Model:
         batch = MODALITIES[modality].batch(list(arrays))
         features = self._network(modality).run(batch)
         return _unit(self._network("head").run(next(iter(features.values())))[UNIT_EMBEDDING])
+
+    def map_arrays(self, modality: str, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """(n, dim, h, w) of pictures or (n, dim, t) of windows that `load` made, in one run: what each place gives.
+
+        Their shares in the embedding (of a window in the unit one, of a picture before it has unit length), or unit
+        embeddings of their own, as `maps` of config.json says.
+        """
+        self.check_maps(modality)
+        part = self.config["modalities"][modality]["maps"]
+        name = f"{modality}.maps"
+        if name not in self._networks:
+            # not when the model is opened: whoever embeds has no need of it
+            _check_file(self.folder / part["file"], self.config["sha256"][part["file"]])
+            self._networks[name] = Network(self.folder / part["file"], self.device)
+        return self._networks[name].run(MODALITIES[modality].batch(list(arrays)))[part["output"]]
+
+    def steps_s(self, modality: str) -> tuple[float, float]:
+        """Of the map of a window of a sound: the middle of the first step from the start, and the steps' distance."""
+        maps = self.config["modalities"][modality]["maps"]
+        return float(maps["first_s"]), float(maps["step_s"])
+
+    def gives_shares(self, modality: str) -> bool:
+        """Whether it keeps maps of a modality, and a place gives its share in the embedding of the whole."""
+        return modality in self.mapped and self.config["modalities"][modality]["maps"]["gives"] == "shares"
+
+    @property
+    def mapped(self) -> list[str]:
+        """The modalities that the model keeps maps of, to look into."""
+        return [name for name, part in self.config["modalities"].items() if "maps" in part]
+
+    def check_maps(self, modality: str) -> None:
+        self.check_modality(modality)
+        if modality not in self.mapped:
+            kept = f"maps of {', '.join(self.mapped)} alone" if self.mapped else "no maps"
+            raise XmrError(
+                f"model {self.name} keeps {kept}, so it cannot tell where in {modality} something is; train an encoder "
+                "that keeps places apart, as timm-map or davenet, or export the checkpoint again"
+            )
 
     def check_modality(self, modality: str) -> None:
         if modality not in self.modalities:
@@ -131,18 +172,38 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name, part in parts or [("modalities", None)]:
         if not isinstance(part, dict) or "file" not in part or (name != "head" and "preprocessing" not in part):
             raise XmrError(f"{path}: the part of {name} is damaged; export the model again")
+        if "maps" in part and not _keys_of_maps(part) <= set(part["maps"] if isinstance(part["maps"], dict) else ()):
+            raise XmrError(f"{path}: the part of {name} is damaged; export the model again")
     return config
 
 
+def _keys_of_maps(part: dict[str, Any]) -> set[str]:
+    """What must be said of the maps of a modality: of a sound's also when its steps are."""
+    return {"file", "output", "gives"} | ({"first_s", "step_s"} if part.get("medium") == "audio" else set())
+
+
 def fingerprint(config: dict[str, Any]) -> str:
-    """Of an exported model's config: 16 hex digits."""
-    networks = {name: digest for name, digest in config["sha256"].items() if name.endswith((".onnx", "vocab.txt"))}
-    identity = {key: config[key] for key in ("dim", "modalities", "head")} | {"sha256": networks}
+    """Of an exported model's config: 16 hex digits. Maps do not count, for nothing is embedded by them."""
+    mapping = _map_files(config)
+    networks = {
+        name: digest
+        for name, digest in config["sha256"].items()
+        if name.endswith((".onnx", "vocab.txt")) and name not in mapping
+    }
+    modalities = {
+        modality: {key: value for key, value in part.items() if key != "maps"}
+        for modality, part in config["modalities"].items()
+    }
+    identity = {"dim": config["dim"], "modalities": modalities, "head": config["head"], "sha256": networks}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _check_files(folder: Path, config: dict[str, Any]) -> None:
-    """Every file must be as it was exported, but for the model card, which is there to be edited."""
+    """Every file must be as it was exported, but for the model card, which is there to be edited.
+
+    The networks of maps must be there; what is in them is checked when they are first asked.
+    """
+    mapping = _map_files(config)
     for name in _used_files(config):
         if name not in config["sha256"]:
             raise XmrError(f"{folder}: {name}: used, but has no checksum in config.json; export the model again")
@@ -152,15 +213,25 @@ def _check_files(folder: Path, config: dict[str, Any]) -> None:
             raise XmrError(f"{folder}: {name} lies outside the model folder; export the model again")
         if not path.is_file():
             raise XmrError(f"{path}: missing, though config.json names it; export the model again")
-        if name != CARD_NAME and sha256_of(path) != expected:
-            raise XmrError(f"{path}: changed since it was exported; export the model again")
+        if name != CARD_NAME and name not in mapping:
+            _check_file(path, expected)
+
+
+def _check_file(path: Path, expected: str) -> None:
+    if sha256_of(path) != expected:
+        raise XmrError(f"{path}: changed since it was exported; export the model again")
 
 
 def _used_files(config: dict[str, Any]) -> list[str]:
-    """What is opened to embed: networks and vocabularies."""
+    """What is opened to embed and to locate: networks and vocabularies."""
     parts = config["modalities"].values()
     vocabularies = [part["preprocessing"]["vocabulary"] for part in parts if "vocabulary" in part["preprocessing"]]
-    return [config["head"]["file"], *(part["file"] for part in parts), *vocabularies]
+    return [config["head"]["file"], *(part["file"] for part in parts), *vocabularies, *sorted(_map_files(config))]
+
+
+def _map_files(config: dict[str, Any]) -> set[str]:
+    """The networks that give maps, of the modalities that have one."""
+    return {part["maps"]["file"] for part in config["modalities"].values() if "maps" in part}
 
 
 def _preprocessing(folder: Path, config: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, must_run, run_xmr
 
-HELP = ("init", "fetch", "speak", "train", "eval", "export", "index", "query", "info")
+HELP = ("init", "fetch", "speak", "train", "eval", "compare", "export", "index", "embed", "query", "localize", "info")
 
 
 def refused(*arguments: object, cwd: Path, code: int, says: str) -> None:
@@ -101,6 +101,22 @@ def test_eval_shows_every_direction_beside_random(finished_world: Path) -> None:
     assert "random mAP" in table
 
 
+def test_eval_asks_in_folds_and_in_random_galleries(finished_world: Path) -> None:
+    arguments = ("eval", "--gallery", 4, "--repeats", 3, "--seed", 1, "--json")
+    records = lines(must_run(*arguments, cwd=finished_world))
+    assert {(record["n_gallery"], record["n_queries"], record["galleries"]) for record in records} == {(4, 12, 3)}
+    done = run_xmr("eval", "--fold-size", 3, cwd=finished_world)
+    assert done.returncode == 0
+    assert "image→text, text→image: mean over 2 folds of 3 ids; 2 ids that fill none are left out" in done.stderr
+
+
+def test_eval_shows_the_figures_of_published_systems(finished_world: Path) -> None:
+    _, table = must_run("eval", "--faithful", "--average", "text", cwd=finished_world).split("\n\n")
+    systems = [line.split()[2] for line in table.splitlines()[1:]]
+    assert systems[:4] == ["xmr", "vsepp", "dsve", "cmpl"]
+    assert systems.count("jc") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -108,6 +124,13 @@ def test_eval_shows_every_direction_beside_random(finished_world: Path) -> None:
         (("--split", "test"), 1, "no test rows.*splits are train, val"),
         (("--checkpoint", "nowhere"), 1, "no checkpoint there; train one"),
         (("--data", "nowhere"), 1, "no such file"),
+        (("--fold-size", "99"), 1, "a fold of 99 ids was asked for, image and sound have 8; give at most that"),
+        (("--gallery", "99"), 1, "galleries of 99 pairs were asked for"),
+        (("--fold-size", "2", "--gallery", "2"), 2, "choose one of them"),
+        (("--keep-tail",), 2, "give --fold-size too"),
+        (("--repeats", "3"), 2, "give --gallery too"),
+        (("--average", "image,smell"), 2, "the model has no 'smell'; it has image, sound, text"),
+        (("--gallery", "0"), 2, "--gallery"),
     ],
 )
 def test_eval_refuses(finished_world: Path, arguments: tuple[str, ...], code: int, says: str) -> None:

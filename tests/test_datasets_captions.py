@@ -361,6 +361,28 @@ def test_visual_genome_has_a_row_an_image_with_the_boxes_of_its_phrases(tmp_path
     ]
 
 
+def test_visual_genome_tells_the_size_that_its_boxes_are_in_pixels_of(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg")
+    write_json(tmp_path / "region_descriptions.json", [{"id": n, "regions": [region("a dog")]} for n in (1, 2)])
+    path = write_json(tmp_path / "image_data.json", [{"image_id": 2, "coco_id": None, "width": 800, "height": 600}])
+    assert [row.size for row in read_rows([f"visual-genome:{tmp_path}"])] == [None, (800, 600)]
+    write_json(path, [{"image_id": 2, "width": 0, "height": 600}])
+    assert refusal("visual-genome", tmp_path).startswith(f"{path}, record 1: 0x600 pixels found")
+
+
+@pytest.mark.parametrize("name", ["captions_val2014.json", "annotations/instances_val2014.json"])
+def test_images_of_visual_genome_that_are_in_val2014_of_coco_are_val(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, *(f"VG_100K/{n}.jpg" for n in range(1, 41)), name)
+    images = [{"id": n, "regions": [region("a dog")]} for n in range(1, 41)]
+    write_json(tmp_path / "region_descriptions.json", images)
+    write_json(
+        tmp_path / "image_data.json", [{"image_id": n, "coco_id": 100 + n if n < 4 else None} for n in range(1, 41)]
+    )
+    write_json(tmp_path / name, {"images": [{"id": 102}, {"id": 103}, {"id": 2}]})
+    of_val = [row.files["image"].stem for row in read_rows([f"visual-genome:{tmp_path}"]) if row.split == "val"]
+    assert of_val == ["2", "3"]
+
+
 def test_a_missing_image_of_visual_genome_is_counted(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg")
     write_json(tmp_path / "region_descriptions.json", [{"id": n, "regions": [region("a dog")]} for n in (1, 2)])

@@ -16,6 +16,8 @@ from xmr.train.evaluate import (
     embed_contents,
     evaluate,
     evaluate_checkpoint,
+    evaluate_held_out,
+    load_held_out,
     matched_items,
     retrieval,
     score_of,
@@ -38,6 +40,7 @@ def test_retrieval_worked_by_hand() -> None:
     # a to b, rows 1 .5 0 / .9 .2 0 / 0 0 1: ranks 1, 2, 1; b to a is the transpose: 1, 2, 1
     both = retrieval(a, b, [0, 1, 2], [0, 1, 2])
     expected = {"R@1": 66.6667, "R@5": 100.0, "R@10": 100.0, "median_rank": 1.0, "mean_rank": 1.3333, "mAP": 83.3333}
+    expected |= {"missing": {"AP@50": "3 items are ranked, 50 are needed"}, "n_left_out": 0}
     assert both == {"a_to_b": expected, "b_to_a": expected, "rsum": 533.3334}
 
 
@@ -48,6 +51,25 @@ def test_retrieval_with_several_right_answers_and_sizes() -> None:
     assert both["a_to_b"]["mean_rank"] == 2.5
     assert both["a_to_b"]["mAP"] == pytest.approx(100 * ((1 / 2 + 2 / 3) / 2 + 1 / 3) / 2, abs=1e-4)
     assert both["b_to_a"]["R@1"] == pytest.approx(200 / 3, abs=1e-4)
+
+
+def test_retrieval_leaves_out_queries_without_an_answer_and_counts_them() -> None:
+    a, b = np.eye(3), np.eye(3)
+    both = retrieval(a, b, ["x", "y", "nobody"], ["x", "y", "z"])
+    assert (both["a_to_b"]["n_left_out"], both["a_to_b"]["R@1"]) == (1, 100)
+    assert both["b_to_a"]["n_left_out"] == 1
+
+
+@pytest.mark.parametrize(
+    ("a_ids", "b_ids", "said"),
+    [
+        ([1, 2, 3], [4, 5, 6], "none of the 3 query ids is among the 3 of the gallery"),
+        ([1, 2], [1, 2, 3], "2 and 3 ids found for 3 and 3 rows"),
+    ],
+)
+def test_retrieval_refuses_ids_that_match_nothing(a_ids: list[int], b_ids: list[int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        retrieval(np.eye(3), np.eye(3), a_ids, b_ids)
 
 
 def test_rows_that_pair_the_two_are_matched_by_their_id() -> None:
@@ -114,6 +136,13 @@ def test_items_of_one_key_count_once() -> None:
 def test_a_sentence_of_two_images_stays_two_items() -> None:
     _, sentences = matched_items([seen("a", "a dog"), seen("b", "a dog")], "image", "text")
     assert (sentences.contents, sentences.keys) == (["a dog", "a dog"], ["a", "b"])
+
+
+def test_items_know_the_row_they_were_first_met_in_and_how_many_nobody_can_place() -> None:
+    rows = [seen("a", "one", id="1", label="dog"), heard("s", "b", id="2", label="dog"), seen("d", "two", "three")]
+    sounds, sentences = matched_items(rows, "sound", "text")
+    assert (sounds.ids, sounds.n_unmatched) == (["2"], 0)
+    assert (sentences.ids, sentences.n_unmatched) == (["1"], 2)
 
 
 def test_nothing_in_common_is_nothing_to_rank() -> None:
@@ -191,6 +220,28 @@ def test_the_score_of_a_model_is_what_is_asked_for(by: str, on: tuple[str, ...],
         for a, b, recall, rank in directions
     ]
     assert score_of(records, by, on) == expected
+
+
+def test_a_record_says_what_is_missing_and_what_cannot_tell_anything(results: list[dict[str, Any]]) -> None:
+    record = next(found for found in results if found["query"] == "text" and found["gallery"] == "image")
+    assert record["missing"] == {"AP@50": "8 items are ranked, 50 are needed"}
+    assert record["note"] == "R@10 can only be 100 where 8 items are ranked"
+    assert record["n_left_out"] == 0
+    back = next(found for found in results if found["query"] == "image" and found["gallery"] == "text")
+    assert record["rsum"] == back["rsum"] == pytest.approx(sum(r[f"R@{k}"] for r in (record, back) for k in (1, 5, 10)))
+
+
+def test_modalities_that_nothing_joins_are_missing_with_the_reason(finished_world: Path) -> None:
+    checkpoint = load_checkpoint(finished_world / ".xmr" / "checkpoint" / CHECKPOINT_NAME)
+    cache = finished_world / ".xmr" / "cache"
+    held_out = load_held_out(checkpoint, checkpoint.config.data, "val", cache, CPU)
+    held_out.rows = [row for row in held_out.rows if "sound" not in row.modalities]
+    records = evaluate_held_out(held_out)
+    directions = [(record["query"], record["gallery"]) for record in records if "kind" not in record]
+    assert directions == [("image", "text"), ("text", "image")]
+    missing = [record for record in records if record.get("kind") == "missing"]
+    assert [(record["query"], record["gallery"]) for record in missing] == [("image", "sound"), ("sound", "text")]
+    assert missing[0]["reason"] == "no row pairs image and sound, and no id or label is on rows of both"
 
 
 def test_a_split_without_rows_names_those_there_are(finished_world: Path) -> None:

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
@@ -19,12 +20,15 @@ from xmr.engine.media.decode import Task, decode
 from xmr.engine.model import CLASS_PROBABILITIES, UNIT_EMBEDDING, Model, fingerprint
 from xmr.train import export as export_module
 from xmr.train.checkpoint import Checkpoint, best_of, load_checkpoint, restore_model
+from xmr.train.config import parse_config
 from xmr.train.datasets import read_rows, select
 from xmr.train.encoders import SoundNetTrunk
 from xmr.train.export import Parity, ServedHead, default_name, export
 from xmr.train.model import AlignedModel, Head
 from xmr.train.onnx_network import to_onnx
+from xmr.train.places import places_of, steps_s
 from xmr.train.settings import HeadSettings
+from xmr.train.words import NO_WORDS
 
 GATE = 0.9999  # smallest cosine that is promised between torch and float32 ONNX
 MODALITY_NAMES = ("image", "sound", "text")
@@ -107,6 +111,25 @@ def test_a_batch_of_any_size_runs(
     np.testing.assert_allclose(served.embed(modality, items), alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("n_items", [1, 3, 7])
+@pytest.mark.parametrize("modality", ["image", "sound"])
+def test_onnx_maps_real_items_as_torch_does(
+    modality: str, n_items: int, model: AlignedModel, checkpoint: Checkpoint, exported: Path
+) -> None:
+    arrays = real_items(model, checkpoint, modality)[:n_items]
+    places = places_of(model, modality)
+    assert places is not None
+    expected = run_torch(places, np.stack(arrays))
+    ours = Model.open(exported, device="cpu").map_arrays(modality, arrays)
+    assert ours.shape[:2] == (n_items, model.dim)
+    np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_embedding_networks_give_embeddings_alone(exported: Path) -> None:
+    for name in MODALITY_NAMES:
+        assert [node.name for node in session_of(exported / "onnx" / f"{name}.onnx").get_outputs()] == ["features"]
+
+
 @pytest.mark.parametrize("n_samples", [6000, 22050, 44100, 100_001])
 def test_a_sound_of_any_length_runs(n_samples: int, model: AlignedModel, exported: Path) -> None:
     samples = np.random.default_rng(n_samples).uniform(-1, 1, (2, n_samples)).astype(np.float32)
@@ -171,12 +194,21 @@ def test_config_json_says_all_that_serving_needs(exported: Path, model: AlignedM
             "file": "onnx/image.onnx",
             "input": {"name": "image", "shape": ["batch", 32, 32, 3], "dtype": "uint8"},
             "preprocessing": {"size": 32, "resize": "squash", "margin": 0.0},
+            "maps": {"file": "onnx/image.map.onnx", "output": "map", "gives": "embeddings"},
         },
         "sound": {
             "medium": "audio",
             "file": "onnx/sound.onnx",
             "input": {"name": "sound", "shape": ["batch", "time"], "dtype": "float32"},
             "preprocessing": {"rate_hz": 22050, "window_s": 2.0, "hop_s": 2.0, "fill": "repeat"},
+            "maps": {
+                "file": "onnx/sound.map.onnx",
+                "output": "map",
+                "gives": "embeddings",
+                # frames of 1024 samples every 441, of which two layers keep the first and second of every four
+                "first_s": pytest.approx((512 + 1.5 * 441) / 22050),
+                "step_s": pytest.approx(4 * 441 / 22050),
+            },
         },
         "text": {
             "medium": "text",
@@ -201,7 +233,7 @@ def test_every_file_has_its_sha256(exported: Path) -> None:
     del files["config.json"]
     assert config["sha256"] == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     assert set(files) == {"README.md", "vocab.txt", "model.safetensors"} | {
-        f"onnx/{name}.onnx" for name in (*MODALITY_NAMES, "head")
+        f"onnx/{name}.onnx" for name in (*MODALITY_NAMES, "head", "image.map", "sound.map")
     }
 
 
@@ -222,12 +254,15 @@ def test_parity_is_measured_on_the_items_that_can_be_read(again: tuple[Path, lis
     # of 16 pictures one is bad; the first caption of 8 rows
     assert {name: result.n_items for name, result in found.items()} == {"image": 15, "sound": 8, "text": 8}
     assert min(result.min_cosine for result in found.values()) >= GATE
+    assert found["text"].min_map_cosine is None
+    assert all(found[name].min_map_cosine >= GATE for name in ("image", "sound"))  # type: ignore[operator]
     assert {result.top10_overlap for result in found.values()} == {100.0}
 
 
 @pytest.fixture
 def quick_networks(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
     """The networks are taken from the finished export, for tests of what lies around them."""
+    monkeypatch.setattr(export_module, "_write_maps", lambda places, items, folder: None)
     monkeypatch.setattr(
         export_module,
         "_write_networks",
@@ -244,6 +279,119 @@ def test_a_missed_gate_leaves_the_old_model_in_place(
         export(checkpoint, folder, "other")
     assert contents(folder) == contents(exported)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_missed_gate_of_the_maps_leaves_no_folder(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_networks: None
+) -> None:
+    monkeypatch.setattr(export_module, "_map_cosine", lambda served, network, modality, arrays: 0.5)
+    with pytest.raises(XmrError, match=r"image: the exported maps are off, smallest cosine to torch 0.500000"):
+        export(checkpoint, tmp_path / "model", "other")
+    assert list(tmp_path.iterdir()) == []
+
+
+class NoNumber(torch.nn.Module):
+    """Places of which one is no number."""
+
+    def __init__(self, places: torch.nn.Module) -> None:
+        super().__init__()
+        self.places = places
+
+    def forward(self, batch: Tensor) -> Tensor:
+        made: Tensor = self.places(batch).clone()
+        made[0, 0, 0, 0] = torch.nan
+        return made
+
+
+def test_maps_that_are_no_numbers_miss_the_gate(model: AlignedModel, checkpoint: Checkpoint, exported: Path) -> None:
+    places = places_of(model, "image")
+    assert places is not None
+    served, arrays = Model.open(exported, device="cpu"), real_items(model, checkpoint, "image")[:3]
+    assert export_module._map_cosine(served, places, "image", arrays) >= GATE
+    assert not export_module._map_cosine(served, NoNumber(places), "image", arrays) >= GATE
+
+
+def test_an_encoder_without_places_is_told_of(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_networks: None
+) -> None:
+    monkeypatch.setattr(
+        export_module, "places_of", lambda model, name: None if name == "image" else places_of(model, name)
+    )
+    said: list[str] = []
+    monkeypatch.setattr(export_module, "_map_cosine", lambda *_: 1.0)
+    export(checkpoint, tmp_path / "model", "other", note=said.append)
+    assert said[0] == "the encoder of image keeps no places apart, so no map of it is exported to localize with"
+    assert Model.open(tmp_path / "model").mapped == ["sound"]
+
+
+# when the steps of a sound are
+
+
+SPEECH = {"name": "davenet", "window_s": 5.0, "widths": [32] * 5, "pooling": "mean"}
+
+
+def hearing(settings: dict[str, Any]) -> AlignedModel:
+    """An untrained model of speech or sound with a linear head."""
+    modality = "speech" if "davenet" in settings["name"] else "sound"
+    torch.manual_seed(0)
+    filler = {"image": {"name": "convnet", "size": 32, "channels": [2]}}
+    head = {"hidden": [], "embedding": "linear", "n_classes": 0}
+    table = {"width": 6, "head": head, "encoders": filler | {modality: settings}, "losses": {"info_nce": {}}}
+    return AlignedModel(parse_config(table), NO_WORDS).eval()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "spectrogram", "window_s": 5.0, "channels": [32]},
+        {"name": "spectrogram", "window_s": 5.0, "channels": [32] * 4, "kernel": 4},
+        *({"name": "soundnet", "weights": "random", "layers": layers} for layers in ([5], [6], [7], [5, 6], [4, 5, 6])),
+        SPEECH,
+        SPEECH | {"time_pool": "max"},
+        SPEECH | {"name": "resdavenet"},
+    ],
+)
+def test_a_burst_changes_the_steps_around_its_second(settings: dict[str, Any]) -> None:
+    model = hearing(settings)
+    encoder = model.encoder(model.modalities[1])
+    first_s, step_s = steps_s(encoder)
+    features, rate_hz = places_of(model, model.modalities[1]).features, encoder.preprocessing.rate_hz  # type: ignore[union-attr]
+    for parameter in features.parameters():
+        if parameter.ndim >= 3:  # a kernel that hears before and after alike
+            parameter.data = (parameter.data + parameter.data.flip(-1)) / 2
+    samples = np.zeros((1, round(encoder.preprocessing.window_s * rate_hz)), dtype=np.float32)
+    noise = np.random.default_rng(0).uniform(-1, 1, round(0.02 * rate_hz)).astype(np.float32)
+    for second in (0, 4.95):  # speech is heard relative to its loudest, and ends with its last sound
+        samples[0, round(second * rate_hz) :][: len(noise)] = noise
+    quiet, off = run_torch(features, samples), []
+    for second in np.linspace(1.5, 3.5, 12, endpoint=False):
+        burst = samples.copy()
+        burst[0, round((second - 0.01) * rate_hz) :][: len(noise)] = 0.5 * noise
+        change = np.abs(run_torch(features, burst) - quiet)[0].sum(axis=0)
+        change = (change - 0.5 * change.max()).clip(min=0)
+        off.append(first_s + step_s * float(np.average(np.arange(len(change)), weights=change)) - second)
+    assert abs(np.mean(off)) < 0.1 * step_s
+
+
+# shares of several windows
+
+
+@pytest.mark.parametrize("scale", ["none", "length", "deviation"])
+def test_the_shares_of_windows_are_those_in_their_unit_embeddings(scale: str, tmp_path: Path) -> None:
+    model = hearing(SPEECH | {"scale": scale, "window_s": 1.0})
+    for module in model.encoder("speech").top.projection.modules():  # type: ignore[union-attr]
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.zeros_(module.bias)  # which belongs to no step
+    places = places_of(model, "speech")
+    assert places is not None
+    batch = np.random.default_rng(0).uniform(-1, 1, (2, 15999)).astype(np.float32)
+    batch[1] *= np.linspace(0, 1, 15999, dtype=np.float32)
+    with torch.inference_mode():
+        whole = model("speech", torch.from_numpy(batch)).embeddings.numpy()
+    served, path = export_module._served_map(model, "speech", places), tmp_path / "map.onnx"
+    np.testing.assert_allclose(run_torch(served, batch).mean(axis=2), whole, atol=1e-5)
+    to_onnx(served, batch, path, input_name="speech", output_names=["map"], dynamic_axes=[0])
+    np.testing.assert_allclose(run_onnx(path, batch[:1]), run_torch(served, batch[:1]), rtol=1e-3, atol=1e-4)
 
 
 def test_a_failed_export_leaves_no_folder(

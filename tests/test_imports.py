@@ -16,7 +16,7 @@ MODULES = sorted(
 )
 LEAVES = {"catalog", "errors", "files", "media", "metrics", "terminal", "workspace"}
 FILES = LEAVES | {"runtime", "trt", "corpus"}
-ROOMS = FILES | {"catalog", "model", "embed", "index", "codes", "search", "localize", "info"}
+ROOMS = FILES | {"catalog", "model", "embed", "index", "codes", "search", "localize", "extract", "info"}
 MAY_IMPORT = {
     **{leaf: {"errors", "media"} for leaf in LEAVES},
     **dict.fromkeys(FILES - LEAVES, FILES),
@@ -29,6 +29,7 @@ MAY_IMPORT = {
 TRAIN_MAY_IMPORT = {
     "errors",
     "files",
+    "localize",
     "media",
     "metrics",
     "model",

@@ -6,7 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from xmr.engine.metrics import average_precision, median_rank, of_hits, ranks, recall_at_k
+from xmr.engine.metrics import (
+    Ties,
+    average_precision,
+    correct_hits,
+    first_correct,
+    in_order,
+    mean_precision,
+    median_rank,
+    precision_at_k,
+    ranks,
+    recall_at_k,
+)
 
 
 def naive_rank(scores: list[float], correct: list[bool]) -> int:
@@ -54,26 +65,33 @@ def test_hits_that_settle_a_query_give_the_metrics_of_all_its_scores(
 ) -> None:
     similarity, queries, gallery = ranking
     rows = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    found, precision = of_hits(np.take_along_axis(similarity, rows, axis=1), rows, queries, gallery)
-    settled = found > 0
+    scores = np.take_along_axis(similarity, rows, axis=1)
+    settled, correct = correct_hits(scores, rows, queries, gallery)
+    places = in_order(scores[settled], correct[settled])
     assert settled.all() or k < len(gallery)
-    np.testing.assert_array_equal(found[settled], ranks(similarity, queries, gallery)[settled])
-    np.testing.assert_array_equal(precision[settled], average_precision(similarity, queries, gallery)[settled])
-    assert not precision[~settled].any()
+    np.testing.assert_array_equal(first_correct(places), ranks(similarity, queries, gallery)[settled])
+    np.testing.assert_array_equal(mean_precision(places), average_precision(similarity, queries, gallery)[settled])
 
 
 @pytest.mark.parametrize(
-    ("rows", "rank"),
+    ("rows", "is_settled"),
     [
-        ([0, 1, 4], 1),  # both of id a, and what follows scores less
-        ([2, 1, 0], 0),  # both, but a row that was not found may tie with the last
-        ([2, 0, 4], 0),  # one is missing
-        ([2, 1, 4, 0, 3], 2),  # nothing is
+        ([0, 1, 4], True),  # both of id a, and what follows scores less
+        ([2, 1, 0], False),  # both, but a row that was not found may tie with the last
+        ([2, 0, 4], False),  # one is missing
+        ([2, 1, 4, 0, 3], True),  # nothing is
     ],
 )
-def test_hits_settle_a_query_when_they_surely_hold_all_its_correct_rows(rows: list[int], rank: int) -> None:
+def test_hits_settle_a_query_when_they_surely_hold_all_its_correct_rows(rows: list[int], is_settled: bool) -> None:
     scores = [0.9, 0.8, 0.7, 0.6, 0.5][: len(rows)]
-    assert of_hits([scores], [rows], ["a"], ["a", "a", "b", "c", "d"])[0].tolist() == [rank]
+    assert correct_hits([scores], [rows], ["a"], ["a", "a", "b", "c", "d"])[0].tolist() == [is_settled]
+
+
+def test_scores_without_a_sign_rank_as_others_do() -> None:
+    for kind in (np.uint8, np.bool_, np.int64, np.float32):
+        scores = np.array([[1, 0, 0]], dtype=kind)
+        assert average_precision(scores, [0], [0, 1, 2]).tolist() == [1.0]
+        assert precision_at_k(scores, [0], [0, 1, 2], 1).tolist() == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +118,35 @@ def test_the_best_placed_of_several_correct_rows_counts() -> None:
 
 def test_equal_scores_everywhere_give_the_worst_rank() -> None:
     assert ranks(np.zeros((3, 10)), [0, 1, 2], range(10)).tolist() == [10, 10, 10]
+
+
+@settings(max_examples=100, deadline=None)
+@given(rankings(), st.integers(1, 12))
+def test_precision_at_k_is_that_of_a_loop(ranking: tuple[NDArray[np.float64], list[int], list[int]], k: int) -> None:
+    similarity, queries, gallery = ranking
+    if k > len(gallery):
+        with pytest.raises(ValueError, match=f"{len(gallery)} rows are ranked, {k} expected"):
+            precision_at_k(similarity, queries, gallery, k)
+        return
+    for found, scores, query in zip(precision_at_k(similarity, queries, gallery, k), similarity, queries, strict=True):
+        worst = sorted(zip(scores, gallery, strict=True), key=lambda pair: (-pair[0], pair[1] == query))
+        assert found == sum(id_ == query for _, id_ in worst[:k]) / k
+
+
+@pytest.mark.parametrize(
+    ("ties", "correct_row", "place"),
+    [
+        ("against", 1, 2),
+        ("against", 5, 2),
+        ("smaller row", 1, 0),
+        ("smaller row", 3, 1),
+        ("larger row", 1, 2),
+        ("larger row", 5, 0),
+    ],
+)
+def test_what_comes_first_among_equal_scores(ties: Ties, correct_row: int, place: int) -> None:
+    scores, rows = np.array([[0.5, 0.9, 0.9, 0.9]]), np.array([[7, 3, 1, 5]])
+    assert in_order(scores, rows == correct_row, ties, rows).argmax() == place
 
 
 @pytest.mark.parametrize(("k", "percent"), [(1, 25.0), (2, 25.0), (5, 75.0), (9, 75.0), (10, 100.0)])

@@ -1,5 +1,6 @@
 """Every command of README.md runs: those of the demo by `make demo`, the others here."""
 
+import json
 import re
 import shlex
 import shutil
@@ -81,6 +82,23 @@ def test_the_commands_for_published_systems_run(media: Path, needs_voice: bool) 
             is_training = name == "train" and "--list" not in arguments
             extra = [part for setting in small for part in ("--set", setting)] if is_training else []
             must_run(name, *arguments, *extra, cwd=media)
+
+
+def test_the_commands_that_judge_and_locate_run(world: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(world / ".xmr" / "checkpoint", world / "runs" / name)
+    for target in ("photos/1.jpg", "vg/VG_100K/1.jpg", "clips/long.wav"):
+        (world / target).parent.mkdir(parents=True)
+        shutil.copy(world / "query" / f"dog{Path(target).suffix}", world / target)
+    region = {"phrase": "a dog", "x": 0, "y": 0, "width": 50, "height": 50}
+    (world / "vg" / "region_descriptions.json").write_text(json.dumps([{"id": 1, "regions": [region]}]))
+    judging, locating = (
+        blocks(heading)[0] for heading in ("How good is it?", "Where is it, and what are its features?")
+    )
+    for command in [*commands(judging), *commands(locating)]:
+        must_run(*shlex.split(command)[1:], *(("--split", "train") if "--pointing" in command else ()), cwd=world)
+    for made in ("report/index.html", "1.jpg.heat.png", "long.wav.heat.png", "features.npy", "features.jsonl"):
+        assert (world / made).stat().st_size > 100
 
 
 def test_the_table_of_the_readme_has_every_recipe_but_the_demo() -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -39,12 +39,14 @@ from xmr.train.encoders import Encoder
 from xmr.train.model import AlignedModel, Head
 from xmr.train.objective import comparison_of
 from xmr.train.onnx_network import to_onnx
+from xmr.train.places import SHARES, Places, UnitShares, places_of, steps_s
 
 GATE = 0.9999  # smallest cosine between what torch and the exported network make of one item
 PARITY_ITEMS = 64  # of each modality
 PLANS = "plans"  # folder of the TensorRT plans, which are built for the networks and go with them
 WEIGHTS_NAME = "model.safetensors"
 FEATURES = "features"  # output of an encoder, input of the head
+MAP = "map"  # output of the networks that give maps
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Parity:
     n_items: int
     min_cosine: float
     top10_overlap: float  # percent of the ten nearest items that both find
+    min_map_cosine: float | None = None  # of the maps of an item, where there are maps
 
 
 def export(
@@ -67,17 +70,25 @@ def export(
         trained = "as order embeddings" if comparison == "order" else f"by {comparison} of maps"
         note(f"trained {trained}, but what is exported is ranked by cosine; expect lower recalls than at eval")
     items = _parity_items(model, checkpoint)
+    places = {name: of for name in model.modalities if (of := places_of(model, name)) is not None}
+    for modality in model.modalities:
+        if modality not in places and MODALITIES[modality].medium != "text":
+            note(f"the encoder of {modality} keeps no places apart, so no map of it is exported to localize with")
     with _replaced(folder) as unborn:
         (unborn / "onnx").mkdir()
         note(f"exporting {', '.join([*model.modalities, 'head'])}")
         _write_networks(model, items, unborn)
+        maps = {name: _served_map(model, name, of) for name, of in places.items()}
+        _write_maps(maps, items, unborn)
         _write_words(model, unborn)
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, unborn / WEIGHTS_NAME)
         card = _model_card(name, checkpoint, model)
         (unborn / CARD_NAME).write_text(card, encoding="utf-8")
         config = _config(name, checkpoint, model, unborn)
+        for modality, of in places.items():
+            config["modalities"][modality]["maps"] = _map_config(model.encoder(modality), modality, of)
         (unborn / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        return _check_parity(model, unborn, items)
+        return _check_parity(model, maps, unborn, items)
 
 
 def _write_networks(model: AlignedModel, items: dict[str, list[NDArray[Any]]], folder: Path) -> None:
@@ -91,6 +102,22 @@ def _write_networks(model: AlignedModel, items: dict[str, list[NDArray[Any]]], f
     features = np.random.default_rng(0).standard_normal((2, model.head.width)).astype(np.float32)
     path = folder / _file_of("head")
     to_onnx(ServedHead(model.head), features, path, input_name=FEATURES, output_names=outputs, dynamic_axes=[0])
+
+
+def _write_maps(maps: Mapping[str, nn.Module], items: dict[str, list[NDArray[Any]]], folder: Path) -> None:
+    """A network of its own for each: as a second output, a map would be computed for every embedding."""
+    for modality, network in maps.items():
+        batch = MODALITIES[modality].batch((items[modality] * 2)[:2])
+        path = folder / _map_file_of(modality)
+        # the time is fixed: windows are filled before they are mapped
+        to_onnx(network, batch, path, input_name=modality, output_names=[MAP], dynamic_axes=[0])
+
+
+def _served_map(model: AlignedModel, modality: str, places: Places) -> nn.Module:
+    """What is exported: a sound may have more windows than one, whose shares are held against each other."""
+    if places.gives == SHARES and MODALITIES[modality].medium == "audio":
+        return UnitShares(places, model.encoder(modality)).eval()
+    return places
 
 
 class ServedHead(nn.Module):
@@ -124,7 +151,9 @@ def _dynamic_axes(modality: str) -> list[int]:
     return [0] if MODALITIES[modality].medium == "image" else [0, 1]
 
 
-def _check_parity(model: AlignedModel, folder: Path, items: dict[str, list[NDArray[Any]]]) -> list[Parity]:
+def _check_parity(
+    model: AlignedModel, maps: Mapping[str, nn.Module], folder: Path, items: dict[str, list[NDArray[Any]]]
+) -> list[Parity]:
     served = Model.open(folder, device="cpu")
     results = []
     for modality, arrays in items.items():
@@ -139,13 +168,35 @@ def _check_parity(model: AlignedModel, folder: Path, items: dict[str, list[NDArr
             len(set(a) & set(b)) / k
             for a, b in zip(top_k(ours, ours, k)[1].tolist(), top_k(theirs, theirs, k)[1].tolist(), strict=True)
         ]
-        results.append(Parity(modality, len(arrays), float(cosines.min()), 100 * float(np.mean(overlap))))
+        map_cosine = _map_cosine(served, maps[modality], modality, arrays) if modality in maps else None
+        results.append(Parity(modality, len(arrays), float(cosines.min()), 100 * float(np.mean(overlap)), map_cosine))
     if failed := [result for result in results if not result.min_cosine >= GATE]:
         raise XmrError(
             f"{failed[0].modality}: the exported network is off, smallest cosine to torch {failed[0].min_cosine:.6f}, "
             f"{GATE} is asked for; nothing was written, report this with the recipe"
         )
+    if strayed := [
+        result for result in results if result.min_map_cosine is not None and not result.min_map_cosine >= GATE
+    ]:
+        raise XmrError(
+            f"{strayed[0].modality}: the exported maps are off, smallest cosine to torch "
+            f"{strayed[0].min_map_cosine:.6f}, {GATE} is asked for; nothing was written, report this with the recipe"
+        )
     return results
+
+
+def _map_cosine(served: Model, network: nn.Module, modality: str, arrays: list[NDArray[Any]]) -> float:
+    """The smallest, over items, between what torch and the exported network make of all places of one; NaN counts."""
+    cosines = []
+    for array in arrays:
+        ours = served.map_arrays(modality, [array])
+        with torch.inference_mode():
+            theirs = network(torch.from_numpy(MODALITIES[modality].batch([array]))).numpy()
+        assert ours.shape == theirs.shape, f"{modality}: {ours.shape} exported, {theirs.shape} in torch"
+        lengths = float(np.linalg.norm(ours)) * float(np.linalg.norm(theirs))
+        is_nothing = not ours.any() and not theirs.any()
+        cosines.append(1.0 if is_nothing else float((ours * theirs).sum()) / max(lengths, 1e-30))
+    return float(np.min(cosines))
 
 
 def _parity_items(model: AlignedModel, checkpoint: Checkpoint) -> dict[str, list[NDArray[Any]]]:
@@ -220,6 +271,14 @@ def _modality_config(encoder: Encoder, modality: str) -> dict[str, Any]:
     }
 
 
+def _map_config(encoder: Encoder, modality: str, places: Places) -> dict[str, Any]:
+    config = {"file": _map_file_of(modality), "output": MAP, "gives": places.gives}
+    if MODALITIES[modality].medium != "audio":
+        return config
+    first_s, step_s = steps_s(encoder)
+    return config | {"first_s": first_s, "step_s": step_s}
+
+
 def _model_card(name: str, checkpoint: Checkpoint, model: AlignedModel) -> str:
     metrics = (checkpoint.state.get("metrics") or {}).get("val", [])
     lines = [
@@ -257,6 +316,10 @@ def _file_of(network: str) -> str:
     return f"onnx/{network}.onnx"
 
 
+def _map_file_of(modality: str) -> str:
+    return f"onnx/{modality}.map.onnx"
+
+
 @contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
     """A folder to write into that takes the place of `folder` when all went well, and is removed when not."""
@@ -291,7 +354,13 @@ def _foreign_files(folder: Path) -> list[Path]:
         if not (folder / _file_of("head")).is_file():
             return files
         # an export that was damaged may be replaced as well
-        names = [CARD_NAME, "vocab.txt", WEIGHTS_NAME, *map(_file_of, [*MODALITIES, "head"])]
+        names = [
+            CARD_NAME,
+            "vocab.txt",
+            WEIGHTS_NAME,
+            *map(_file_of, [*MODALITIES, "head"]),
+            *map(_map_file_of, MODALITIES),
+        ]
     own = {folder / name for name in (CONFIG_NAME, *names)}
     return [path for path in files if path not in own and folder / PLANS not in path.parents]
 

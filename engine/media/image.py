@@ -14,6 +14,8 @@ from xmr.engine.media.piece import Loaded, Piece
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 64_000_000
+EXIF_ORIENTATION = 0x0112
+ON_ITS_SIDE = (5, 6, 7, 8)  # orientations at which width and height change places
 
 Pixels = NDArray[np.uint8]
 
@@ -56,7 +58,7 @@ def to_square(picture: Image.Image, preprocessing: Preprocessing, path: Path) ->
     # lets the JPEG decoder halve the picture while it decodes; at twice the size the difference is not visible
     n_drafted = round(2 * preprocessing.size / (1 - 2 * preprocessing.margin))
     picture.draft("RGB", (n_drafted, n_drafted))
-    rgb = _to_rgb(ImageOps.exif_transpose(picture))
+    rgb = to_rgb(ImageOps.exif_transpose(picture))
     if preprocessing.resize == "crop":
         # of both sides of the picture, which leaves the same centre square as a share of the shorter one
         rgb = ImageOps.fit(rgb, size, Image.Resampling.BICUBIC, bleed=preprocessing.margin)
@@ -65,7 +67,16 @@ def to_square(picture: Image.Image, preprocessing: Preprocessing, path: Path) ->
     return np.asarray(rgb, dtype=np.uint8)
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height as a viewer shows the picture, which its file may hold on its side."""
+    with Image.open(path) as picture:
+        width, height = picture.size
+        is_on_its_side = picture.getexif().get(EXIF_ORIENTATION) in ON_ITS_SIDE
+    return (height, width) if is_on_its_side else (width, height)
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """As networks see it: 8 bits, white where it can be seen through."""
     if picture.mode.startswith("I"):  # 16 bits: Pillow would clip at 255 instead of scaling
         return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from xmr.engine import terminal
+from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
+from xmr.engine.media.image import MAX_PIXELS
+from xmr.train.datasets.records import Record, value_of
 
 LABEL = "label:"  # in front of a key that is a label
 SPLITS = ("train", "val", "test")
@@ -25,6 +28,7 @@ OTHER_NAMES = {
 SPLIT_IN_NAME = re.compile(rf"(?:^|[-_. ])({'|'.join((*SPLITS, *OTHER_NAMES))})(?=[-_. \d]|$)", re.IGNORECASE)
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels
+Size = tuple[int, int]  # width, height in pixels
 Note = Callable[[str], None]
 
 
@@ -39,6 +43,7 @@ class Row:
     captions: tuple[str, ...] = ()
     category: str | None = None  # a class that the data names; it does not decide what a right answer is
     boxes: tuple[Box, ...] = ()  # what each caption describes, parallel to captions; empty where nobody says
+    size: Size | None = None  # of the picture that the boxes are in pixels of; the file's own where nobody says
     speaker: str | None = None
 
     @property
@@ -61,6 +66,15 @@ class Reader(Protocol):
     """Rows of a file or folder. Media that must be unpacked go below `cache`; what is left out is said by `note`."""
 
     def __call__(self, source: Path, cache: Path | None = None, note: Note = terminal.note) -> list[Row]: ...
+
+
+def size_of(record: Record, where: str) -> Size:
+    """The `width` and `height` that a record tells of a picture."""
+    width, height = (value_of(record, key, int, where) for key in ("width", "height"))
+    if min(width, height) < 1 or width * height >= MAX_PIXELS:
+        found = f"{str(width)[:20]}x{str(height)[:20]}"
+        raise XmrError(f"{where}: {found} pixels found, no size of a picture that is read; fetch the file again")
+    return width, height
 
 
 def split_name(name: str) -> str:
