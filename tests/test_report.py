@@ -122,6 +122,13 @@ def test_bars_are_as_high_as_their_shares() -> None:
     assert heights[1] == pytest.approx(2 * heights[0], abs=0.2)
 
 
+def test_names_of_bars_that_would_run_into_each_other_are_left_out() -> None:
+    names = [f"≤{1000 + place}" for place in range(12)]
+    drawing = charts.bar_chart(names, [5] * 12, title="t", x_label="rank", colour="c-text")
+    assert re.findall(r">(≤\d+)<", drawing) == names[1::2]
+    assert drawing.count('class="bar') == 12
+
+
 def test_a_cell_is_the_stronger_the_larger_and_right_ones_are_framed() -> None:
     drawing = charts.matrix([[0.0, 0.5], [1.0, 0.25]], [["a", "b"], ["c", "d"]], title="t", right=np.eye(2, dtype=bool))
     assert re.findall(r'fill-opacity="([\d.]+)"', drawing) == ["0.00", "0.50", "1.00", "0.25"]

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 WIDTH, HEIGHT = 380, 240  # of a small chart, in the units of its viewBox
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 40  # room around the plot
+CHARACTER = 5.5  # width of one in a tick's name
 N_TICKS = 5
 
 
@@ -87,17 +88,19 @@ def line_chart(
 
 
 def bar_chart(names: Sequence[str], shares: Sequence[float], *, title: str, x_label: str, colour: str) -> str:
-    """A bar for each name, its height a share in percent, its value on top of it."""
+    """A bar for each name, its height a share in percent; names that would run into each other are left out."""
     up = Axis(0, max(*shares, 1.0) * 1.12, HEIGHT - BOTTOM, TOP)
     step = (WIDTH - LEFT - RIGHT) / len(names)
+    n_apart = 1 + int(CHARACTER * max(map(len, names)) / step)
     drawn = [_levels(up), _labels(x_label, "% of the queries")]
     for place, (name, share) in enumerate(zip(names, shares, strict=True)):
         left, top = LEFT + place * step, up.place(share)
         tip = escape(f"rank {name}: {share:.1f} % of the queries")
+        is_named = (len(names) - 1 - place) % n_apart == 0
         drawn.append(
             f'<rect class="bar {colour}" x="{left + step * 0.1:.1f}" y="{top:.1f}" width="{step * 0.8:.1f}" '
             f'height="{up.start - top:.1f}" rx="2" data-tip="{tip}"/>'
-            f"{_text('tick', left + step / 2, up.start + 14, name)}"
+            f"{_text('tick', left + step / 2, up.start + 14, name) if is_named else ''}"
         )
     return _picture(title, WIDTH, HEIGHT, drawn)
 
