@@ -15,7 +15,6 @@ from xmr.train.datasets import Row
 from xmr.train.evaluate import (
     embed_contents,
     evaluate,
-    evaluate_checkpoint,
     evaluate_held_out,
     load_held_out,
     matched_items,
@@ -153,7 +152,8 @@ def test_nothing_in_common_is_nothing_to_rank() -> None:
 @pytest.fixture(scope="module")
 def results(finished_world: Path) -> list[dict[str, Any]]:
     checkpoint = load_checkpoint(best_of(finished_world / ".xmr" / "checkpoint"))
-    return evaluate_checkpoint(checkpoint, checkpoint.config.data, "val", finished_world / ".xmr" / "cache", CPU)
+    cache = finished_world / ".xmr" / "cache"
+    return evaluate_held_out(load_held_out(checkpoint, checkpoint.config.data, "val", cache, CPU))
 
 
 def test_every_direction_is_ranked_also_the_one_without_pairs(results: list[dict[str, Any]]) -> None:
@@ -247,4 +247,4 @@ def test_modalities_that_nothing_joins_are_missing_with_the_reason(finished_worl
 def test_a_split_without_rows_names_those_there_are(finished_world: Path) -> None:
     checkpoint = load_checkpoint(finished_world / ".xmr" / "checkpoint" / CHECKPOINT_NAME)
     with pytest.raises(XmrError, match=r"no test rows of image, sound, text; splits are train, val"):
-        evaluate_checkpoint(checkpoint, checkpoint.config.data, "test", finished_world / ".xmr" / "cache", CPU)
+        load_held_out(checkpoint, checkpoint.config.data, "test", finished_world / ".xmr" / "cache", CPU)

@@ -58,12 +58,7 @@ def evaluate(
 
     Example: xmr eval --split val
     """
-    if fold_size and gallery:
-        raise UsageError(f"--fold-size {fold_size} and --gallery {gallery} given; choose one of them")
-    if keep_tail and not fold_size:
-        raise UsageError("--keep-tail: there are no folds; give --fold-size too")
-    if repeats and not gallery:
-        raise UsageError(f"--repeats {repeats}: no galleries are drawn; give --gallery too")
+    _check_protocol(fold_size, keep_tail, gallery, repeats)
     looks = bool(pointing or segmentation)
     if size and not looks:
         raise UsageError(f"--size {size}: is for looking into images; give --pointing or --segmentation too")
@@ -117,12 +112,19 @@ def evaluate(
     if baselines or transfer:
         records += _beside(loaded, held_out, records, protocol, sources, split, baselines=baselines, transfer=transfer)
     note_records(records)
-    if report:
+    terminal.print_json(records) if as_json else print_records(records)
+    if report:  # after the figures, which a page that cannot be drawn must not cost
         _draw(report, loaded, held_out, records, split, sources, folder, seed)
-    if as_json:
-        terminal.print_json(records)
-        return
-    print_records(records)
+
+
+def _check_protocol(fold_size: int | None, keep_tail: bool, gallery: int | None, repeats: int | None) -> None:
+    """UsageError for options that do not go together."""
+    if fold_size and gallery:
+        raise UsageError(f"--fold-size {fold_size} and --gallery {gallery} given; choose one of them")
+    if keep_tail and not fold_size:
+        raise UsageError("--keep-tail: there are no folds; give --fold-size too")
+    if repeats and not gallery:
+        raise UsageError(f"--repeats {repeats}: no galleries are drawn; give --gallery too")
 
 
 def _located(

@@ -4,7 +4,6 @@ from xmr.train.evaluate.against import Baselines, baseline_records, load_baselin
 from xmr.train.evaluate.directions import (
     both_ways,
     evaluate,
-    evaluate_checkpoint,
     evaluate_held_out,
     score_of,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "classifier_transfer",
     "embed_contents",
     "evaluate",
-    "evaluate_checkpoint",
     "evaluate_held_out",
     "load_baselines",
     "load_held_out",

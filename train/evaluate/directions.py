@@ -1,20 +1,17 @@
 """A model on held-out rows: one record a direction, also of modalities that were never trained as pairs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xmr.engine import terminal
-from xmr.train.batches import Progress, Store
-from xmr.train.checkpoint import Checkpoint
+from xmr.train.batches import Store
 from xmr.train.datasets import Row
 from xmr.train.evaluate.figures import RANDOM_DRAWS, RECALLS, mean_figures, random_metrics, rsum, summary
-from xmr.train.evaluate.held_out import HeldOut, load_held_out
+from xmr.train.evaluate.held_out import HeldOut
 from xmr.train.evaluate.pair import Pair, make_pair
 from xmr.train.evaluate.protocol import Part, Protocol, UnrankedError, parts
 from xmr.train.evaluate.published import published_figures
@@ -22,20 +19,6 @@ from xmr.train.model import AlignedModel
 from xmr.train.objective import Comparison
 
 ALL_AGAINST_ALL = Protocol()
-
-
-def evaluate_checkpoint(
-    checkpoint: Checkpoint,
-    sources: Sequence[str],
-    split: str,
-    cache: Path,
-    device: torch.device,
-    progress: Progress = terminal.progress_bar,
-    note: Callable[[str], None] = terminal.note,
-    protocol: Protocol = ALL_AGAINST_ALL,
-) -> list[dict[str, Any]]:
-    """`evaluate_held_out` of a checkpoint on the rows of a split; XmrError where the sources have none."""
-    return evaluate_held_out(load_held_out(checkpoint, sources, split, cache, device, progress, note), protocol)
 
 
 def evaluate(
