@@ -10,7 +10,7 @@ install: .venv/.installed
 
 .venv/.installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e ".[cpu,train,dev]"
+	$(BIN)/python -m pip install --quiet -e ".[cpu,openvino,trt-rtx,train,dev]"
 	touch $@
 
 demo: install

@@ -1,5 +1,6 @@
 """The xmr command: parse, call, print. Heavy imports stand inside the commands, so that --help is instant."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typer.core import TyperGroup
 
 from xmr.engine import terminal, workspace
 from xmr.engine.errors import UsageError, XmrError
+from xmr.engine.plan import plan
 
 DONE_WITH_SKIPPED = 3
 INTERRUPTED = 130
@@ -52,10 +54,18 @@ def _mount_training() -> None:
 
 
 _mount_training()
+app.command()(plan)
 
 ModelOption = Annotated[Path | None, typer.Option("--model", help="Exported model folder; default .xmr/model.")]
 IndexOption = Annotated[Path | None, typer.Option("--index", help="Index folder; default .xmr/index.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+RuntimeOption = Annotated[
+    str, typer.Option("--runtime", help="auto (the fastest there is), onnxruntime, openvino or tensorrt.")
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=0, help="Decoding processes; 0: as many as are measured to be needed.")
+]
+ProfileOption = Annotated[bool, typer.Option("--profile", help="Tell the time of each stage, on stderr.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -64,10 +74,12 @@ def index(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders or files to embed.")],
     model: ModelOption = None,
     index: IndexOption = None,
-    workers: Annotated[int, typer.Option(min=0, help="Decoding processes; 0: one less than the CPUs.")] = 0,
+    workers: WorkersOption = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Items a run of the network.")] = 32,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 instead of 3 when files were skipped.")] = False,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Embed folders of images, sounds and texts; run again, only new and changed files are embedded.
@@ -75,21 +87,28 @@ def index(
     Example: xmr index corpus/
     """
     from xmr.engine.corpus import scan
+    from xmr.engine.embed import Stages
     from xmr.engine.index import CATALOG_NAME, Index
     from xmr.engine.media import MODALITIES
 
-    opened_model = _open_model(model, device)
+    opened_model = _open_model(model, device, runtime)
+    _tell_how(opened_model, opened_model.modalities)
     folder = index or workspace.default_folder("index")
     corpus = scan(paths, {MODALITIES[name].medium for name in opened_model.modalities})
     exists = (folder / CATALOG_NAME).is_file()
     opened = Index.open(folder) if exists else Index.create(folder, opened_model)
     terminal.note(f"{len(corpus.files)} files found")
+    stages = Stages()
     try:
-        with terminal.progress_bar("embedding") as progress:
-            summary = opened.add(corpus, opened_model, workers=workers, batch_size=batch_size, progress=progress)
+        with terminal.progress_bar("embedding", stages.status) as progress:
+            summary = opened.add(
+                corpus, opened_model, workers=workers, batch_size=batch_size, progress=progress, stages=stages
+            )
     except KeyboardInterrupt:
         terminal.note("what was embedded is kept; run the same command again to go on")
         raise
+    if profile:
+        _tell_stages(stages)
     for sentence in summary.notes:
         terminal.note(f"note: {sentence}")
     for sentence in summary.skipped:
@@ -117,10 +136,12 @@ def embed(
         bool, typer.Option("--overwrite", help="Replace rows that are there, and their list.")
     ] = False,
     model: ModelOption = None,
-    workers: Annotated[int, typer.Option(min=0, help="Decoding processes; 0: one less than the CPUs.")] = 0,
+    workers: WorkersOption = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Items a run of the network.")] = 32,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 instead of 3 when files were skipped.")] = False,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the embeddings of images, sounds and texts as one matrix, with the list of what its rows are.
@@ -128,14 +149,18 @@ def embed(
     Example: xmr embed corpus/ --out features.npy
     """
     from xmr.engine.corpus import scan
+    from xmr.engine.embed import Stages
     from xmr.engine.extract import check_free, extract, narrowed
     from xmr.engine.media import MODALITIES
 
     check_free(out, list_format, overwrite=overwrite)
-    opened = _open_model(model, device)
-    corpus = scan(paths, {MODALITIES[name].medium for name in narrowed(opened, modality).modalities})
+    opened = _open_model(model, device, runtime)
+    modalities = narrowed(opened, modality).modalities
+    _tell_how(opened, modalities)
+    corpus = scan(paths, {MODALITIES[name].medium for name in modalities})
     terminal.note(f"{len(corpus.files)} files found")
-    with terminal.progress_bar("embedding") as progress:
+    stages = Stages()
+    with terminal.progress_bar("embedding", stages.status) as progress:
         summary = extract(
             opened,
             corpus,
@@ -146,7 +171,10 @@ def embed(
             workers=workers,
             batch_size=batch_size,
             progress=progress,
+            stages=stages,
         )
+    if profile:
+        _tell_stages(stages)
     if as_json:
         terminal.print_json([asdict(summary)])
     else:
@@ -172,6 +200,7 @@ def query(
     model: ModelOption = None,
     index: IndexOption = None,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Rank an index against one image, sound or sentence.
@@ -191,7 +220,8 @@ def query(
         raise UsageError(f"--to {to}: {unknown[0]!r} is no modality; choose among {', '.join(MODALITIES)}")
     [(modality, content)] = given.items()
     opened = Index.open(index or workspace.default_folder("index"))
-    opened_model = _open_model(model, device)
+    opened_model = _open_model(model, device, runtime, purpose="query")
+    _tell_how(opened_model, [modality])
     opened.check_model(opened_model)
     hits = opened.search(opened_model.embed(modality, [content]), k, to=wanted, min_score=min_score)
     if as_json:
@@ -219,6 +249,7 @@ def localize(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a PNG that is there.")] = False,
     model: ModelOption = None,
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Show where in an image, or when in a sound, a query is: point and box, or seconds, and a heat map to look at.
@@ -241,8 +272,9 @@ def localize(
     [(query_modality, content)] = given.items()
     out = out or Path(f"{target.name}.heat.png")
     check_out(out, [target, *(path for path in given.values() if isinstance(path, Path))], overwrite=overwrite)
-    opened = _open_model(model, device)
+    opened = _open_model(model, device, runtime, purpose="query")
     looked_into = target_modality(opened, target, modality)
+    _tell_how(opened, list(dict.fromkeys([query_modality, looked_into])))
     heat = find(opened, query_modality, content, looked_into, target)
     draw(target, heat, out)
     facts = as_record(heat)
@@ -280,14 +312,40 @@ def info(
     terminal.print_table(("", ""), [row for facts in described for row in (*_flat(facts), ("", ""))][:-1])
 
 
-def _open_model(folder: Path | None, device: str) -> Any:
+def _open_model(folder: Path | None, device: str, runtime: str, *, purpose: str = "corpus") -> Any:
     from xmr.engine.model import Model
-    from xmr.engine.runtime import check_device
 
-    check_device(device)
-    model = Model.open(folder or workspace.default_folder("model"), device)
-    terminal.note(f"model {model.name} on {model.device}")
-    return model
+    return Model.open(folder or workspace.default_folder("model"), device, runtime, purpose=purpose)
+
+
+def _tell_how(model: Any, modalities: Sequence[str]) -> None:
+    """On stderr: on what the model runs, by which runtime and in which precision; and why not on a GPU that is here."""
+    from xmr.engine.runtime import remarks
+
+    choices = {name: model.choice(name) for name in modalities}
+    for sentence in remarks():
+        terminal.note(f"note: {sentence}")
+    for reason, names in _grouped((choice.passed_over, name) for name, choice in choices.items() if choice.passed_over):
+        terminal.note(f"note: {names} not on the GPU: {reason}")
+    for device, names in _grouped((choice.device, name) for name, choice in choices.items()):
+        ways = _grouped((str(choices[name]), name) for name in names.split(", "))
+        told = "; ".join(f"{of} by {way}" for way, of in ways)
+        terminal.note(f"model {model.name} on {device}: {told}")
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of (what, name) each what once, with its names as one phrase."""
+    groups: dict[str, list[str]] = {}
+    for what, name in pairs:
+        groups.setdefault(what, []).append(name)
+    return [(what, ", ".join(names)) for what, names in groups.items()]
+
+
+def _tell_stages(stages: Any) -> None:
+    """How long each stage took and how many items it did, on stderr."""
+    for row in stages.table():
+        done = f"{row['items'] or '':>8}  {row['per_second'] or '':>9}"
+        terminal.note(f"{row['stage']:<18}{row['seconds']:>9.3f} s  {done}  {row['note']}".rstrip())
 
 
 def _place(hit: Any) -> str:

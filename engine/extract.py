@@ -7,7 +7,7 @@ another name: the old rows go first and the new ones get their name last, so whe
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from xmr.engine import terminal
 from xmr.engine.corpus import Scan
-from xmr.engine.embed import EmbeddedFile, embed_files, modalities_of
+from xmr.engine.embed import EmbeddedFile, Stages, embed_files, modalities_of
 from xmr.engine.errors import UsageError, XmrError
 from xmr.engine.files import sync_folder
 from xmr.engine.media import MODALITIES
@@ -50,7 +50,7 @@ class ExtractSummary:
         if result.error is not None:
             self.skipped.append(result.error)
             return
-        self.n_files += 1
+        self.n_files += result.is_last
         for item in result.items:
             self.n_items[item.modality] = self.n_items.get(item.modality, 0) + 1
 
@@ -66,13 +66,14 @@ def extract(
     workers: int = 0,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stages: Stages | None = None,
     note: Callable[[str], None] = terminal.note,
 ) -> ExtractSummary:
     """Write (n, dim) float32 unit rows to `out` and the list of their items beside it, once both are whole.
 
     Items are in the order of their files' paths: of one modality, or all that the model makes of a file; files of media
-    that are not asked for count as ignored. What is skipped is told to `note` at once. XmrError where nothing can be
-    embedded, or a file is in the way.
+    that are not asked for count as ignored. What is skipped is told to `note` at once; of a long file that could not be
+    read to its end, the items before stay. XmrError where nothing can be embedded, or a file is in the way.
     """
     check_free(out, list_format, overwrite=overwrite)
     narrow = narrowed(model, modality)
@@ -85,14 +86,17 @@ def extract(
         note(f"skipped: {sentence}")
     with _both(out, beside) as (rows_file, list_file):
         rows, items = Rows(rows_file, model.dim), LISTS[list_format](list_file)
-        results = embed_files(narrow, files, workers=workers, batch_size=batch_size)
-        for n_done, result in enumerate(results, start=1):
-            progress(n_done, len(files))
-            summary.take(result)
-            _tell(result, note)
-            if result.error is None:
-                rows.add(np.stack([item.vector for item in result.items if item.vector is not None]))
-                items.add(_entries(result))
+        results = embed_files(narrow, files, workers=workers, batch_size=batch_size, stages=stages)
+        with closing(results):
+            n_done = 0
+            for result in results:
+                n_done += result.is_last
+                progress(n_done, len(files))
+                summary.take(result)
+                _tell(result, note)
+                if result.error is None and result.items:
+                    rows.add(np.stack([item.vector for item in result.items if item.vector is not None]))
+                    items.add(_entries(result))
         if not rows.n_rows:
             raise XmrError(f"{out}: not written, none of the {len(summary.skipped)} files found could be embedded")
         rows.close()

@@ -7,6 +7,7 @@ from typing import Any
 from xmr.engine.errors import XmrError
 from xmr.engine.index import CATALOG_NAME, Index
 from xmr.engine.model import CONFIG_NAME, fingerprint, read_config
+from xmr.engine.trt import plans_of
 
 CHECKPOINT_NAME = "last.safetensors"  # to go on from
 BEST_NAME = "best.safetensors"  # to evaluate and export
@@ -39,6 +40,8 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "fingerprint": fingerprint(config),
         "dim": config["dim"],
         "modalities": {name: part["preprocessing"] for name, part in config["modalities"].items()},
+        "precisions": {name: ", ".join(part["served"]) for name, part in config["modalities"].items()},
+        "plans": ", ".join(Path(plan["file"]).stem for plan in plans_of(folder, config)) or "none",
         "maps": ", ".join(name for name, part in config["modalities"].items() if "maps" in part) or "none",
         "recipe": config.get("recipe"),
         "metrics": _summary(config.get("metrics")),

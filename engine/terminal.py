@@ -33,31 +33,31 @@ def note(sentence: str) -> None:
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left, moved by calling `(done, total)`; silent where stderr is no terminal."""
+def progress_bar(label: str, status: Callable[[], str] | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left, moved by calling `(done, total)`; silent where stderr is no terminal.
+
+    `status` is asked for what to show in place of the rate, as items a second and what the work waits for.
+    """
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Task as Work
     from rich.text import Text
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+    class Status(ProgressColumn):
+        max_refresh = 0.5  # seconds between two questions
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+        def render(self, work: Work) -> Text:
+            if status is not None:
+                return Text(status())
+            return Text(f"{work.speed:.1f}/s" if work.speed else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Status(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        work = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(work, completed=done, total=total)
 
 
 def shown_path(path: str | Path) -> str:

@@ -4,11 +4,17 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import TINY, must_run, run_xmr
 
-HELP = ("init", "fetch", "speak", "train", "eval", "compare", "export", "index", "embed", "query", "localize", "info")
+from xmr.engine import runtime
+from xmr.engine.cli import _tell_how
+from xmr.engine.runtime import Choice
+
+COMMANDS = ("init", "fetch", "speak", "train", "eval", "compare", "export", "plan")
+HELP = (*COMMANDS, "index", "embed", "query", "localize", "info")
 
 
 def refused(*arguments: object, cwd: Path, code: int, says: str) -> None:
@@ -30,6 +36,27 @@ def test_help_has_an_example(command: str, tmp_path: Path) -> None:
 def test_without_a_command_the_help_is_shown(tmp_path: Path) -> None:
     done = run_xmr(cwd=tmp_path)
     assert all(command in done.stdout + done.stderr for command in HELP)
+
+
+def test_what_a_model_runs_on_is_told_and_once_why_not_on_the_gpu_that_is_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "no plan for TensorRT in m/plans; build it with `xmr plan`"
+    choices = {
+        "image": Choice("tensorrt", "float16", "cuda:0", Path("m"), "image.onnx"),
+        "sound": Choice("openvino", "int8", "cpu", Path("m"), "sound.onnx", passed_over=reason),
+        "text": Choice("onnxruntime", "float32", "cpu", Path("m"), "text.onnx", passed_over=reason),
+    }
+    monkeypatch.setattr(runtime, "remarks", lambda: ["two wheels overwrite each other"])
+    _tell_how(SimpleNamespace(name="m", choice=choices.get), list(choices))
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines() == [
+        "note: two wheels overwrite each other",
+        f"note: sound, text not on the GPU: {reason}",
+        "model m on cuda:0: image by tensorrt float16",
+        "model m on cpu: sound by openvino int8; text by onnxruntime float32",
+    ]
 
 
 def test_init_writes_settings_and_leaves_old_ones_alone(tmp_path: Path) -> None:

@@ -4,6 +4,10 @@ import multiprocessing
 import os
 import signal
 import struct
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +19,23 @@ from PIL import Image
 from xmr.engine.errors import XmrError
 from xmr.engine.media import decode as decode_module
 from xmr.engine.media import image, sound, text
-from xmr.engine.media.decode import Decoded, Task, decode, decode_ahead
+from xmr.engine.media.decode import (
+    AHEAD,
+    PART_BYTES,
+    PIECE_BYTES,
+    Decoded,
+    Decoding,
+    Task,
+    decode,
+    decode_ahead,
+)
 
 PREPROCESSING = {
     "image": image.Preprocessing(size=4),
     "sound": sound.Preprocessing(8000, 1.0, 1.0),
     "text": text.Preprocessing(vocabulary=("dog",)),
 }
+LINES_A_PART = PART_BYTES // (8 + PIECE_BYTES)  # of one word
 
 
 @dataclass(frozen=True)
@@ -131,3 +145,154 @@ def test_nothing_to_decode_starts_no_worker() -> None:
 def test_a_damaged_file_is_an_error_of_one_sentence_whatever_the_decoder_raises(tmp_path: Path) -> None:
     with pytest.raises(XmrError, match=r"a\.png: damaged \(AttributeError: .*size.*\); replace the file"):
         decode(Task(write_image(tmp_path / "a.png"), "image"), object())
+
+
+def test_the_number_of_workers_can_change_while_they_run(tmp_path: Path) -> None:
+    tasks = [Task(write_image(tmp_path / f"{grey}.png", grey), "image") for grey in range(60)]
+    decoding = Decoding(tasks, PREPROCESSING, workers=1)
+    found = [grey_of(next(decoding)) for _ in range(10)]
+    assert len(multiprocessing.active_children()) == 1
+    decoding.workers = 2
+    found += [grey_of(next(decoding)) for _ in range(20)]
+    assert len(multiprocessing.active_children()) == 2
+    decoding.workers = 1
+    found += map(grey_of, decoding)
+    decoding.close()
+    assert found == list(range(60))
+    assert multiprocessing.active_children() == []
+
+
+def test_another_thread_can_end_the_wait_for_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stuck.png")
+    decoding = Decoding([Task(tmp_path / "stuck.png", "image")], PREPROCESSING, workers=1)
+    threading.Timer(0.5, decoding.stop).start()
+    assert list(decoding) == []
+    decoding.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_what_nobody_has_asked_for_yet_stays_with_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_module, "HELD_BYTES", 1)  # no result but the next one is fetched
+    large = {"image": image.Preprocessing(size=512)}  # more than a pipe takes
+    os.mkfifo(tmp_path / "late.png")
+    tasks = [Task(tmp_path / "late.png", "image")]
+    tasks += [Task(write_image(tmp_path / f"{grey}.png", grey), "image") for grey in range(20)]
+    decoding = Decoding(tasks, large, workers=2)
+    threading.Timer(2, lambda: (tmp_path / "late.png").write_bytes((tmp_path / "7.png").read_bytes())).start()
+    assert grey_of(next(decoding)) == 7
+    assert len(decoding._ready) <= 1
+    assert [grey_of(decoded) for decoded in decoding] == list(range(20))
+    decoding.close()
+
+
+def test_the_files_given_to_a_worker_that_crashes_are_read_by_another(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("dog")
+    good = Task(tmp_path / "a.txt", "text")
+    deadly = Task(write_image(tmp_path / "a.png"), "image")
+    preprocessing = PREPROCESSING | {"image": Deadly()}
+    tasks = [good, deadly, good, deadly, deadly, good, good]
+    errors = [decoded.error for decoded in decode_ahead(tasks, preprocessing, workers=1)]
+    assert [error is None for error in errors] == [task is good for task in tasks]
+
+
+def test_a_result_says_what_time_its_worker_needed(tmp_path: Path) -> None:
+    [decoded] = decode_ahead([Task(write_image(tmp_path / "a.png"), "image")], PREPROCESSING, workers=1)
+    assert decoded.cpu_s > 0
+
+
+def test_files_of_a_crashed_worker_are_read_however_far_the_others_are_ahead(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stuck.png")
+    tasks = [Task(tmp_path / "stuck.png", "image")]
+    tasks += [Task(write_image(tmp_path / f"{grey}.png", grey), "image") for grey in range(150)]
+    decoding = Decoding(tasks, PREPROCESSING, workers=2)
+
+    def crash() -> None:
+        while len(decoding._ready) <= AHEAD or not all(worker.is_ready for worker in decoding._workers):
+            time.sleep(0.01)
+        decoding.workers = 1
+        [stuck] = [worker for worker in decoding._workers if worker.given and worker.given[0][0] == 0]
+        stuck._process.kill()
+
+    thread = threading.Thread(target=crash)
+    thread.start()
+    first, *others = decoding
+    thread.join()
+    decoding.close()
+    assert first.error == f"{tmp_path}/stuck.png: its decoder crashed (exit code -9); replace the file"
+    assert list(map(grey_of, others)) == list(range(150))
+
+
+def test_a_process_that_does_not_begin_is_no_fault_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_module, "START_S", 0.0)
+    with pytest.raises(XmrError, match="a process that decodes did not begin within 0 s, the machine has too much"):
+        list(decode_ahead([Task(write_image(tmp_path / "a.png"), "image")], PREPROCESSING, workers=1))
+    assert multiprocessing.active_children() == []
+
+
+STUCK = """
+import multiprocessing, sys
+from pathlib import Path
+from xmr.engine.media import decode, image
+decode.TIMEOUT_S = 1.0
+if __name__ == "__main__":
+    task = decode.Task(Path(sys.argv[1]), "image")
+    decoding = decode.Decoding([task], {"image": image.Preprocessing(size=4)}, workers=1)
+    decoding._feed()
+    decoding._listen()
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_stuck_decoder_ends_even_if_the_process_that_started_it_was_killed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stuck.png")
+    (tmp_path / "stuck.py").write_text(STUCK)
+    command = [sys.executable, "stuck.py", "stuck.png"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    worker = int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    deadline_s = time.monotonic() + 60
+    while is_running(worker):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_a_long_text_comes_in_parts_that_together_are_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("dog\n" * 3 * LINES_A_PART + "cat\n")
+    task = Task(path, "text")
+    whole = decode(task, PREPROCESSING["text"])
+    decoding = Decoding([task, task], PREPROCESSING, workers=1)
+    parts = list(decoding)
+    decoding.close()
+    sizes = [len(part.loaded.pieces) for part in parts if part.loaded is not None]
+    assert len(sizes) == 2 * 3
+    assert max(sizes) <= LINES_A_PART + 1
+    assert [part.is_last for part in parts] == 2 * [False, False, True]
+    [joined] = decode_ahead([task], PREPROCESSING, workers=1)
+    assert joined.loaded is not None
+    assert [piece.line for piece in joined.loaded.pieces] == [piece.line for piece in whole.pieces]
+    assert joined.loaded.notes == whole.notes
+    assert len(whole.notes) == 1
+
+
+def test_what_surrounds_an_array_counts_as_held(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("dog\n" * 1000)
+    tasks = [Task(write_image(tmp_path / "a.png"), "image"), Task(tmp_path / "a.txt", "text")]
+    decoding = Decoding(tasks, PREPROCESSING, workers=1)
+    next(decoding)
+    while not decoding._ready:
+        decoding._listen()
+    assert decoding._held_bytes == 1000 * (8 + PIECE_BYTES)
+    next(decoding)
+    assert decoding._held_bytes == 0
+    decoding.close()

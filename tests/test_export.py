@@ -1,8 +1,11 @@
 """Export: ONNX gives what torch gives, at any batch and length; a folder is replaced whole or not at all."""
 
+import copy
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typer import Typer
+from typer.testing import CliRunner
 
 from xmr.engine.errors import XmrError
 from xmr.engine.media import MODALITIES
@@ -20,10 +25,17 @@ from xmr.engine.media.decode import Task, decode
 from xmr.engine.model import CLASS_PROBABILITIES, UNIT_EMBEDDING, Model, fingerprint
 from xmr.train import export as export_module
 from xmr.train.checkpoint import Checkpoint, best_of, load_checkpoint, restore_model
+from xmr.train.cli.export import export as export_command
 from xmr.train.config import parse_config
 from xmr.train.datasets import read_rows, select
 from xmr.train.encoders import SoundNetTrunk
 from xmr.train.export import Parity, ServedHead, default_name, export
+from xmr.train.export import networks as networks_module
+from xmr.train.export import parity as parity_module
+from xmr.train.export.folder import replaced
+from xmr.train.export.gates import COSINES
+from xmr.train.export.networks import served_map
+from xmr.train.export.parity import map_cosine
 from xmr.train.model import AlignedModel, Head
 from xmr.train.onnx_network import to_onnx
 from xmr.train.places import places_of, steps_s
@@ -179,9 +191,18 @@ def test_a_served_head_gives_unit_rows_and_probabilities(tmp_path: Path) -> None
     assert np.linalg.norm(rows) == pytest.approx(1, rel=1e-6)
 
 
+def served_in_float32(modality: str) -> dict[str, Any]:
+    return {
+        "float32": {
+            "file": f"onnx/{modality}.float32.onnx",
+            "runtimes": ["onnxruntime", "openvino", "tensorrt"],
+        }
+    }
+
+
 def test_config_json_says_all_that_serving_needs(exported: Path, model: AlignedModel, checkpoint: Checkpoint) -> None:
     config = json.loads((exported / "config.json").read_text())
-    assert (config["format"], config["name"], config["dim"]) == (1, default_name(checkpoint), model.dim)
+    assert (config["format"], config["name"], config["dim"]) == (2, default_name(checkpoint), model.dim)
     assert (config["recipe"], config["metrics"]) == ("quick", checkpoint.state["metrics"])
     assert config["head"] == {
         "file": "onnx/head.onnx",
@@ -194,6 +215,8 @@ def test_config_json_says_all_that_serving_needs(exported: Path, model: AlignedM
             "file": "onnx/image.onnx",
             "input": {"name": "image", "shape": ["batch", 32, 32, 3], "dtype": "uint8"},
             "preprocessing": {"size": 32, "resize": "squash", "margin": 0.0},
+            "profile": {"batch": [1, 32, 256]},
+            "served": served_in_float32("image"),
             "maps": {"file": "onnx/image.map.onnx", "output": "map", "gives": "embeddings"},
         },
         "sound": {
@@ -201,6 +224,8 @@ def test_config_json_says_all_that_serving_needs(exported: Path, model: AlignedM
             "file": "onnx/sound.onnx",
             "input": {"name": "sound", "shape": ["batch", "time"], "dtype": "float32"},
             "preprocessing": {"rate_hz": 22050, "window_s": 2.0, "hop_s": 2.0, "fill": "repeat"},
+            "profile": {"batch": [1, 32, 256], "time": [44100, 44100, 44100]},
+            "served": served_in_float32("sound"),
             "maps": {
                 "file": "onnx/sound.map.onnx",
                 "output": "map",
@@ -215,6 +240,8 @@ def test_config_json_says_all_that_serving_needs(exported: Path, model: AlignedM
             "file": "onnx/text.onnx",
             "input": {"name": "text", "shape": ["batch", "time"], "dtype": "int64"},
             "preprocessing": {"max_words": 24, "vocabulary": "vocab.txt"},
+            "profile": {"batch": [1, 32, 256], "time": [1, 16, 24]},
+            "served": served_in_float32("text"),
         },
     }
 
@@ -233,7 +260,8 @@ def test_every_file_has_its_sha256(exported: Path) -> None:
     del files["config.json"]
     assert config["sha256"] == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     assert set(files) == {"README.md", "vocab.txt", "model.safetensors"} | {
-        f"onnx/{name}.onnx" for name in (*MODALITY_NAMES, "head", "image.map", "sound.map")
+        f"onnx/{name}.onnx"
+        for name in (*MODALITY_NAMES, "head", "image.map", "sound.map", *(f"{of}.float32" for of in MODALITY_NAMES))
     }
 
 
@@ -250,22 +278,23 @@ def test_two_exports_of_one_checkpoint_have_one_fingerprint(again: tuple[Path, l
 
 
 def test_parity_is_measured_on_the_items_that_can_be_read(again: tuple[Path, list[Parity]]) -> None:
-    found = {result.modality: result for result in again[1]}
+    found = {result.modality: result for result in again[1] if result.runtime == "onnxruntime"}
     # of 16 pictures one is bad; the first caption of 8 rows
     assert {name: result.n_items for name, result in found.items()} == {"image": 15, "sound": 8, "text": 8}
     assert min(result.min_cosine for result in found.values()) >= GATE
     assert found["text"].min_map_cosine is None
     assert all(found[name].min_map_cosine >= GATE for name in ("image", "sound"))  # type: ignore[operator]
-    assert {result.top10_overlap for result in found.values()} == {100.0}
+    assert {name: result.top10_overlap for name, result in found.items()} == {"image": 100, "sound": None, "text": None}
+    assert {result.split for result in found.values()} == {"val"}
 
 
 @pytest.fixture
 def quick_networks(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
     """The networks are taken from the finished export, for tests of what lies around them."""
-    monkeypatch.setattr(export_module, "_write_maps", lambda places, items, folder: None)
+    monkeypatch.setattr(export_module, "write_maps", lambda places, items, folder: None)
     monkeypatch.setattr(
         export_module,
-        "_write_networks",
+        "write_networks",
         lambda model, items, folder: shutil.copytree(exported / "onnx", folder / "onnx", dirs_exist_ok=True),
     )
 
@@ -274,18 +303,64 @@ def test_a_missed_gate_leaves_the_old_model_in_place(
     checkpoint: Checkpoint, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_networks: None
 ) -> None:
     folder = shutil.copytree(exported, tmp_path / "model")
-    monkeypatch.setattr(export_module, "GATE", 1.1)  # no cosine reaches it
-    with pytest.raises(XmrError, match=r"image: the exported network is off, smallest cosine to torch 1.0"):
+    monkeypatch.setitem(COSINES, "float32", 1.1)  # no cosine reaches it
+    with pytest.raises(XmrError, match=r"image in float32 by onnxruntime: the exported network is off, smallest"):
         export(checkpoint, folder, "other")
     assert contents(folder) == contents(exported)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_the_command_prints_its_table_and_exits_1_below_the_gate(
+    finished_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_networks: None
+) -> None:
+    monkeypatch.setitem(COSINES, "float32", 1.1)
+    app = Typer()
+    app.command()(export_command)
+    options = ["--checkpoint", str(finished_world / ".xmr" / "checkpoint"), "--model", str(tmp_path / "model")]
+    done = CliRunner().invoke(app, options)
+    assert isinstance(done.exception, XmrError)  # which the xmr command turns into one line and exit 1
+    assert [line.split()[:3] for line in done.stdout.splitlines()][1] == ["image", "float32", "onnxruntime"]
+    assert len(done.stdout.splitlines()) >= 4
+    as_json = CliRunner().invoke(app, [*options, "--json"])
+    records = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert {record["modality"] for record in records} == set(MODALITY_NAMES)
+    assert all("1.1 is asked for" in record["missed"] for record in records)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_items_of_which_none_has_a_direction_are_refused(checkpoint: Checkpoint, model: AlignedModel) -> None:
+    arrays = real_items(model, checkpoint, "image")[:2]
+    dead = restore_model(checkpoint).eval()
+    for parameter in dead.head.parameters():
+        parameter.data.zero_()
+    with pytest.raises(XmrError, match=r"image: torch gives none of 2 items a direction; train it again"):
+        parity_module._torch_rows(dead, "image", arrays)
+
+
+def test_an_encoder_that_is_off_at_another_shape_is_refused(model: AlignedModel, tmp_path: Path) -> None:
+    batch = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    other = restore_other(model)
+    path = tmp_path / "image.onnx"
+    to_onnx(other, batch, path, input_name="image", output_names=["features"], dynamic_axes=[0])
+    with pytest.raises(
+        XmrError, match=r"image: on an input of shape .* the exported features are off, smallest cosine"
+    ):
+        networks_module._check_second_shape(model.encoder("image"), path, batch)
+
+
+def restore_other(model: AlignedModel) -> torch.nn.Module:
+    """Its encoder of pictures, with other weights."""
+    encoder = copy.deepcopy(model.encoder("image"))
+    for parameter in encoder.parameters():
+        parameter.data = torch.rand_like(parameter)
+    return encoder
+
+
 def test_a_missed_gate_of_the_maps_leaves_no_folder(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_networks: None
 ) -> None:
-    monkeypatch.setattr(export_module, "_map_cosine", lambda served, network, modality, arrays: 0.5)
-    with pytest.raises(XmrError, match=r"image: the exported maps are off, smallest cosine to torch 0.500000"):
+    monkeypatch.setattr(parity_module, "map_cosine", lambda served, network, modality, arrays: 0.5)
+    with pytest.raises(XmrError, match=r"image in float32 .* exported maps are off, smallest cosine to torch 0.500000"):
         export(checkpoint, tmp_path / "model", "other")
     assert list(tmp_path.iterdir()) == []
 
@@ -307,8 +382,8 @@ def test_maps_that_are_no_numbers_miss_the_gate(model: AlignedModel, checkpoint:
     places = places_of(model, "image")
     assert places is not None
     served, arrays = Model.open(exported, device="cpu"), real_items(model, checkpoint, "image")[:3]
-    assert export_module._map_cosine(served, places, "image", arrays) >= GATE
-    assert not export_module._map_cosine(served, NoNumber(places), "image", arrays) >= GATE
+    assert map_cosine(served, places, "image", arrays) >= GATE
+    assert not map_cosine(served, NoNumber(places), "image", arrays) >= GATE
 
 
 def test_an_encoder_without_places_is_told_of(
@@ -318,7 +393,7 @@ def test_an_encoder_without_places_is_told_of(
         export_module, "places_of", lambda model, name: None if name == "image" else places_of(model, name)
     )
     said: list[str] = []
-    monkeypatch.setattr(export_module, "_map_cosine", lambda *_: 1.0)
+    monkeypatch.setattr(parity_module, "map_cosine", lambda *_: 1.0)
     export(checkpoint, tmp_path / "model", "other", note=said.append)
     assert said[0] == "the encoder of image keeps no places apart, so no map of it is exported to localize with"
     assert Model.open(tmp_path / "model").mapped == ["sound"]
@@ -388,7 +463,7 @@ def test_the_shares_of_windows_are_those_in_their_unit_embeddings(scale: str, tm
     batch[1] *= np.linspace(0, 1, 15999, dtype=np.float32)
     with torch.inference_mode():
         whole = model("speech", torch.from_numpy(batch)).embeddings.numpy()
-    served, path = export_module._served_map(model, "speech", places), tmp_path / "map.onnx"
+    served, path = served_map(model, "speech", places), tmp_path / "map.onnx"
     np.testing.assert_allclose(run_torch(served, batch).mean(axis=2), whole, atol=1e-5)
     to_onnx(served, batch, path, input_name="speech", output_names=["map"], dynamic_axes=[0])
     np.testing.assert_allclose(run_onnx(path, batch[:1]), run_torch(served, batch[:1]), rtol=1e-3, atol=1e-4)
@@ -397,7 +472,7 @@ def test_the_shares_of_windows_are_those_in_their_unit_embeddings(scale: str, tm
 def test_a_failed_export_leaves_no_folder(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_networks: None
 ) -> None:
-    monkeypatch.setattr(export_module, "GATE", 1.1)
+    monkeypatch.setitem(COSINES, "float32", 1.1)
     with pytest.raises(XmrError, match="nothing was written"):
         export(checkpoint, tmp_path / "deep" / "model", "other")
     assert list((tmp_path / "deep").iterdir()) == []
@@ -426,14 +501,51 @@ def test_a_folder_with_foreign_files_is_refused(
     if config not in (None, "exported"):
         (folder / "config.json").write_text(config)
     before = contents(folder)
-    with pytest.raises(XmrError, match=r"HEAD: no part of an exported model, .*; give another --model folder"):
+    with pytest.raises(
+        XmrError, match=r"HEAD: would be replaced, but is no part of an exported model; give another --model"
+    ):
         export(checkpoint, folder, "other")
     assert contents(folder) == before
 
 
+def test_a_file_of_somebody_among_the_plans_is_refused(exported: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported, tmp_path / "model")
+    (folder / "plans").mkdir()
+    (folder / "plans" / "text.float32.plan").write_text("built")
+    (folder / "plans" / "holiday.txt").write_text("mine")
+    with (
+        pytest.raises(XmrError, match=r"holiday.txt: would be replaced, but is no part of an exported model"),
+        replaced(folder),
+    ):
+        pass
+    assert (folder / "plans" / "holiday.txt").is_file()
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_the_current_folder_is_not_replaced(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    said = r"would be replaced, with the current folder in it; give a --model folder of its own"
+    with pytest.raises(XmrError, match=said), replaced(Path(name)):
+        pass
+    assert (tmp_path / "here").is_dir()
+
+
+def test_what_killed_exports_left_is_removed_and_an_old_model_put_back(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for what, process in (("new", gone.pid), ("old", gone.pid), ("new", os.getppid())):
+        (tmp_path / f".model.{what}-{process}").mkdir()
+        (tmp_path / f".model.{what}-{process}" / "config.json").write_text("{}")
+    with pytest.raises(RuntimeError), replaced(tmp_path / "model"):
+        raise RuntimeError
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f".model.new-{os.getppid()}", "model"]
+
+
 def test_a_file_at_the_place_of_the_folder_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "model").write_text("mine")
-    with pytest.raises(XmrError, match=r"model: no part of an exported model"):
+    with pytest.raises(XmrError, match=r"model: would be replaced, but is no part of an exported model"):
         export(checkpoint, tmp_path / "model", "other")
 
 
@@ -452,6 +564,7 @@ def test_the_card_names_metrics_data_and_limits(exported: Path, checkpoint: Chec
         "## Data",
         "## Licence",
         "## Metrics on the val rows",
+        "## Precisions",
         "## Limits",
     ]
 

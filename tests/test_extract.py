@@ -1,7 +1,9 @@
 """`xmr embed`: a corpus as one matrix of unit rows and the list of what they are."""
 
 import json
+import multiprocessing
 import shutil
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,7 @@ def test_the_list_says_of_each_row_what_it_is(model: Model, corpus: Path, tmp_pa
 def test_one_modality_runs_no_other_network(modality: str, model: Model, corpus: Path, tmp_path: Path) -> None:
     summary = extract(model, found(corpus), tmp_path / "f.npy", modality=modality)
     assert set(summary.n_items) == {modality}
-    assert set(model._networks) == {modality, "head"}
+    assert set(model._networks) == {modality}
     assert summary.fingerprint == model.fingerprint
 
 
@@ -173,6 +175,57 @@ def test_an_interrupted_run_leaves_what_was_there(
             extract(model, found(corpus), tmp_path / out, overwrite=True)
     assert listing(tmp_path) == ["corpus", "f.jsonl", "f.npy"]
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def threads_of_a_run() -> set[threading.Thread]:
+    """All but those that an open network keeps for its next batch."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("stream")}
+
+
+def test_nothing_runs_on_when_the_rows_cannot_be_written(
+    model: Model, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    before = threads_of_a_run()
+    monkeypatch.setattr(Rows, "add", fail)
+    for number in range(60):
+        shutil.copy(corpus / "bell-1.jpg", corpus / f"{number}.jpg")
+    with pytest.raises(OSError, match="the disk is full") as caught:
+        extract(model, found(corpus), tmp_path / "f.npy", workers=1, batch_size=1)
+    assert multiprocessing.active_children() == []
+    assert threads_of_a_run() == before
+    assert caught.tb is not None  # which still holds what ran
+
+
+def test_a_long_text_comes_in_parts_and_counts_once(model: Model, tmp_path: Path) -> None:
+    lines = [f"a {word}" for word in ("bell", "dog") for _ in range(4500)]
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "long.txt").write_text("\n".join(lines))
+    done: list[tuple[int, int]] = []
+    summary = extract(model, found(tmp_path / "corpus"), tmp_path / "f.npy", progress=lambda *n: done.append(n))
+    items = items_of(tmp_path / "f.jsonl")
+    assert [item["text"] for item in items] == lines
+    assert np.load(tmp_path / "f.npy").shape == (9000, model.dim)
+    assert (summary.n_files, summary.n_items, done[-1]) == (1, {"text": 9000}, (1, 1))
+
+
+def test_a_long_text_that_cannot_be_read_to_its_end_is_skipped_with_the_items_before_kept(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crashing(decode.Decoding):
+        def __next__(self) -> decode.Decoded:
+            decoded = super().__next__()
+            return decode.Decoded(decoded.task, None, "its decoder crashed") if decoded.is_last else decoded
+
+    monkeypatch.setattr("xmr.engine.embed.pipeline.Decoding", Crashing)
+    (tmp_path / "long.txt").write_text("a red bell\n" * 9000)
+    summary = extract(model, found(tmp_path), tmp_path / "f.npy", note=lambda sentence: None)
+    assert (summary.n_files, summary.skipped) == (0, ["its decoder crashed"])
+    n_kept = len(items_of(tmp_path / "f.jsonl"))
+    assert 0 < n_kept < 9000
+    assert (np.load(tmp_path / "f.npy").shape, summary.n_items) == ((n_kept, model.dim), {"text": n_kept})
 
 
 def test_rows_are_never_beside_a_list_that_is_not_theirs(

@@ -14,16 +14,17 @@ MODULES = sorted(
     ".".join(("xmr.engine", *path.relative_to(ENGINE).with_suffix("").parts)).removesuffix(".__init__")
     for path in ENGINE.rglob("*.py")
 )
-LEAVES = {"catalog", "errors", "files", "media", "metrics", "terminal", "workspace"}
-FILES = LEAVES | {"runtime", "trt", "corpus"}
+LEAVES = {"catalog", "errors", "files", "media", "metrics", "processors", "terminal", "workspace"}
+FILES = LEAVES | {"checksums", "runtime", "trt", "corpus"}
 ROOMS = FILES | {"catalog", "model", "embed", "index", "codes", "search", "localize", "extract", "info"}
 MAY_IMPORT = {
-    **{leaf: {"errors", "media"} for leaf in LEAVES},
+    **{leaf: {"errors", "media", "processors"} for leaf in LEAVES},
     **dict.fromkeys(FILES - LEAVES, FILES),
     **dict.fromkeys(ROOMS - FILES, ROOMS),
     "codes": ROOMS | {"_topk"},
     "search": ROOMS | {"_topk", "_topk_cuda"},
-    "cli": ROOMS,
+    "plan": ROOMS,
+    "cli": ROOMS | {"plan"},
     "serve": ROOMS,
 }
 TRAIN_MAY_IMPORT = {
@@ -33,6 +34,7 @@ TRAIN_MAY_IMPORT = {
     "media",
     "metrics",
     "model",
+    "processors",
     "runtime",
     "search",
     "trt",
@@ -99,7 +101,13 @@ def test_info_tells_of_a_model_without_torch(exported: Path) -> None:
 def test_engine_modules_import_only_those_below_them(path: Path) -> None:
     imported = imported_at_the_top(path)
     assert not [name for name in imported if name.startswith(".")], "relative imports"
-    assert not {name.split(".")[0] for name in imported} & {*TRAIN_ONLY, "onnxruntime", "tensorrt", "openvino"}
+    assert not {name.split(".")[0] for name in imported} & {
+        *TRAIN_ONLY,
+        "onnxruntime",
+        "tensorrt",
+        "tensorrt_rtx",
+        "openvino",
+    }
     assert not rooms(imported, "xmr.train")
     room = path.relative_to(ENGINE).parts[0].removesuffix(".py")
     if room != "__init__":

@@ -1,6 +1,7 @@
 """The index on disk: what it holds after an add, what it finds, and that no interruption or fault damages it."""
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -21,10 +22,12 @@ from conftest import must_run
 from numpy.typing import NDArray
 from PIL import Image
 
+from xmr.engine.catalog import Segment
 from xmr.engine.codes import Codes
 from xmr.engine.corpus import scan
 from xmr.engine.errors import XmrError
 from xmr.engine.index import AddSummary, Index
+from xmr.engine.index.writer import Writer
 from xmr.engine.media import MODALITIES
 from xmr.engine.model import Model
 
@@ -261,6 +264,91 @@ def test_a_file_that_changes_while_it_is_embedded_costs_itself_only(
 def test_what_was_added_is_there_when_the_index_is_opened_again(filled: Index, model: Model, corpus: Path) -> None:
     with closing(Index.open(filled.folder)) as opened:
         assert (len(opened), opened.dim, opened.meta["fingerprint"]) == (7, model.dim, model.fingerprint)
+
+
+LONG = 9000  # lines of a text that comes in parts
+
+
+def write_long_text(path: Path, n_lines: int = LONG) -> None:
+    path.write_text("".join(f"a {WORDS[number % len(WORDS)]}\n" for number in range(n_lines)))
+
+
+def visible(folder: Path) -> int:
+    """Items that another process finds."""
+    with closing(sqlite3.connect(folder / "catalog.db")) as catalog:
+        return int(catalog.execute("SELECT count(*) FROM items WHERE NOT deleted").fetchone()[0])
+
+
+def test_a_long_file_is_written_in_several_segments_and_found_at_once(
+    index: Index, model: Model, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def write_segment(self: Writer, *arguments: Any) -> Segment:
+        seen.append(visible(index.folder))
+        return write(self, *arguments)
+
+    write = Writer._write_segment
+    write_long_text(corpus / "c.txt")
+    monkeypatch.setattr(Writer, "_write_segment", write_segment)
+    assert add(index, model, corpus).n_items == 7 + LONG
+    # the pictures come first, then the text in its parts, then what follows it
+    assert seen == [0, *[2] * (len(seen) - 3), 2 + LONG, 2 + LONG]
+    assert len(seen) >= 5
+    with closing(sqlite3.connect(index.folder / "catalog.db")) as catalog:
+        rows = catalog.execute("SELECT metadata FROM items WHERE path LIKE '%/c.txt' ORDER BY id").fetchall()
+    assert [json.loads(metadata)["line"] for (metadata,) in rows] == list(range(1, LONG + 1))
+    assert add(index, model, corpus).n_unchanged == 5
+
+
+def test_a_long_file_that_fails_in_the_end_leaves_nothing(
+    index: Index, model: Model, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_long_text(corpus / "c.txt", n_lines=3)
+    add(index, model, corpus)
+    write_long_text(corpus / "c.txt")
+    with monkeypatch.context() as patch:
+        patch.setattr("xmr.engine.index.writer._has_changed", lambda file, digest: file.path.name == "c.txt")
+        summary = add(index, model, corpus)
+    assert summary.skipped == [f"{corpus}/c.txt: changed while it was embedded; run the same command again"]
+    assert (summary.n_embedded, summary.n_items) == (0, 0)
+    assert {name for _, name, *_ in contents(index.folder)} == {"a.png", "b.png", "c.wav", "d.txt"}
+    assert add(index, model, corpus).n_items == LONG
+    assert index.counts()["text"] == 2 + LONG
+
+
+def test_an_interruption_within_a_long_file_keeps_the_others(
+    index: Index, model: Model, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: Writer, files: Sequence[Any], digests: dict[Path, str]) -> None:
+        append(self, files, digests)
+        if files and files[0].part == 1:
+            raise KeyboardInterrupt
+
+    append = Writer._append
+    write_long_text(corpus / "c.txt")
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "_append", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            add(index, model, corpus)
+    assert {name for _, name, *_ in contents(index.folder)} == {"a.png", "b.png"}
+    assert add(index, model, corpus).n_items == 5 + LONG
+    assert visible(index.folder) == 7 + LONG
+
+
+def test_the_same_files_give_the_same_segments_with_one_worker_or_two(
+    model: Model, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xmr.engine.index.COMMIT_ITEMS", 3)
+    for seed in range(7):
+        write_image(corpus / f"{seed}.png", seed)
+    files = []
+    for workers in (1, 2):
+        with closing(Index.create(tmp_path / str(workers), model)) as index:
+            index.add(scan([corpus], MEDIA), model, workers=workers)
+        files.append({path.name: path.read_bytes() for path in (tmp_path / str(workers) / "segments").iterdir()})
+    assert files[0] == files[1]
+    assert sum(name.endswith(".f32.npy") for name in files[0]) > 3
 
 
 # what is found
@@ -594,9 +682,10 @@ def test_an_interruption_keeps_what_was_done(n_done: int, index: Index, model: M
 
 # `xmr index` with a commit every other item instead of every few thousand
 COMMIT_OFTEN = """
-import sys
+import faulthandler, sys
 from xmr.engine import index
 from xmr.engine.cli import app
+faulthandler.enable()
 index.COMMIT_ITEMS = 2
 if __name__ == "__main__":
     app(["index", "corpus", "--index", sys.argv[1], "--workers", "1", "--batch-size", "2"])
@@ -610,25 +699,29 @@ def start_indexing(world: Path, folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=world, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def wait_for_items(folder: Path, n_items: int) -> None:
-    """Until the index holds so many items; -1: until its folder is there."""
+def wait_for_items(process: "subprocess.Popen[str]", folder: Path, n_items: int) -> None:
+    """Until the index holds so many items; -1: until its folder is there. A run that ended without them says why."""
     deadline_s = time.monotonic() + 60
     while time.monotonic() < deadline_s:
+        has_ended = process.poll() is not None
         if n_items < 0 and folder.exists():
             return
         if n_items >= 0 and (folder / "catalog.db").exists():
             with closing(sqlite3.connect(folder / "catalog.db", timeout=60)) as catalog:
                 if catalog.execute("SELECT count(*) FROM items").fetchone()[0] >= n_items:
                     return
+        if has_ended:
+            raise AssertionError(f"{folder}: {n_items} items never came: {process.communicate()[1]}")
         time.sleep(0.005)
-    raise TimeoutError(f"{folder}: {n_items} items never came")
+    process.send_signal(signal.SIGABRT)  # faulthandler tells where it is
+    raise AssertionError(f"{folder}: {n_items} items did not come in a minute: {process.communicate()[1]}")
 
 
 @pytest.mark.parametrize("n_items", [-1, 0, 3, 20])
 def test_a_killed_run_is_completed_by_the_next(n_items: int, world: Path, tmp_path: Path) -> None:
     folder = tmp_path / "index"
     process = start_indexing(world, folder)
-    wait_for_items(folder, n_items)
+    wait_for_items(process, folder, n_items)
     time.sleep(float(np.random.default_rng(n_items + 1).uniform(0, 0.05)))
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -639,7 +732,7 @@ def test_a_killed_run_is_completed_by_the_next(n_items: int, world: Path, tmp_pa
 @pytest.mark.parametrize(("n_items", "delay_s"), [(0, 0.5), (4, 0)])
 def test_ctrl_c_ends_a_run_in_one_sentence(n_items: int, delay_s: float, world: Path, tmp_path: Path) -> None:
     process = start_indexing(world, tmp_path / "index")
-    wait_for_items(tmp_path / "index", n_items)
+    wait_for_items(process, tmp_path / "index", n_items)
     time.sleep(delay_s)  # with no item yet: while the workers start
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)

@@ -2,26 +2,31 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 from PIL import Image
 
 from xmr.engine.errors import XmrError
 from xmr.engine.files import sha256_of
+from xmr.engine.info import describe
 from xmr.engine.media import MODALITIES
-from xmr.engine.model import Model
+from xmr.engine.model import UNIT_EMBEDDING, Model
+from xmr.engine.runtime import Network
 
 Edit = Callable[[dict[str, Any]], object]
 
 
 @pytest.fixture(scope="module")
 def model(exported: Path) -> Model:
-    return Model.open(exported)
+    return Model.open(exported, "cpu", "onnxruntime")
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def test_a_damaged_config_is_refused(content: str, folder: Path) -> None:
 
 def test_an_unknown_format_names_the_version_that_wrote_it(folder: Path) -> None:
     edit_config(folder, lambda config: config.update(format=99, xmr_version="7.3.1"))
-    with pytest.raises(XmrError, match=r"format 99, written by xmr 7\.3\.1; this version reads format 1"):
+    with pytest.raises(XmrError, match=r"format 99, written by xmr 7\.3\.1; this version reads format 2"):
         Model.open(folder)
 
 
@@ -82,13 +87,61 @@ def test_a_config_that_lacks_a_part_is_refused(key: str, folder: Path) -> None:
         Model.open(folder)
 
 
-@pytest.mark.parametrize("name", ["onnx/image.onnx", "onnx/head.onnx", "vocab.txt", "model.safetensors"])
-def test_a_file_that_was_changed_is_refused(name: str, folder: Path) -> None:
-    content = bytearray((folder / name).read_bytes())
+def change_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / name).write_bytes(content)
-    with pytest.raises(XmrError, match=f"{name}: changed since it was exported"):
+    path.write_bytes(content)
+
+
+def test_a_vocabulary_that_was_changed_is_refused(folder: Path) -> None:
+    change_a_bit(folder / "vocab.txt")
+    with pytest.raises(XmrError, match=r"vocab\.txt: changed since it was exported"):
         Model.open(folder)
+
+
+@pytest.mark.parametrize("modality", ["image", "sound", "text"])
+def test_a_network_that_was_changed_is_refused_when_it_is_asked(modality: str, folder: Path, tmp_path: Path) -> None:
+    change_a_bit(folder / f"onnx/{modality}.float32.onnx")
+    asked = {
+        "image": write_image(tmp_path / "a.png"),
+        "sound": write_sound(tmp_path / "a.wav", 1),
+        "text": "a red bell",
+    }
+    opened = Model.open(folder)
+    for name, item in asked.items():
+        if name == modality:
+            with pytest.raises(XmrError, match=rf"{modality}\.float32\.onnx: changed since it was exported"):
+                opened.embed(name, [item])
+        else:
+            assert opened.embed(name, [item]).shape == (1, opened.dim)
+
+
+def test_weights_beside_a_network_need_a_checksum(folder: Path) -> None:
+    path = folder / "onnx/text.float32.onnx"
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    edit_config(folder, lambda config: config["sha256"].update({"onnx/text.float32.onnx": sha256_of(path)}))
+    with pytest.raises(XmrError, match=r"onnx/weights\.bin: used, but has no checksum in config\.json"):
+        Model.open(folder).embed("text", ["a red bell"])
+    digest = sha256_of(folder / "onnx/weights.bin")
+    edit_config(folder, lambda config: config["sha256"].update({"onnx/weights.bin": digest}))
+    assert Model.open(folder).embed("text", ["a red bell"]).any()
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_weights_out_of_the_folder_of_their_network_are_refused(runtime: str, folder: Path) -> None:
+    """By xmr, as by each runtime."""
+    pytest.importorskip(runtime)
+    path = folder / "onnx/text.float32.onnx"
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    network = onnx.load(path, load_external_data=False)
+    for tensor in network.graph.initializer:
+        tensor.external_data[0].value = "../weights.bin"
+    path.write_bytes(network.SerializeToString())
+    shutil.move(folder / "onnx/weights.bin", folder / "weights.bin")
+    digests = {name: sha256_of(folder / name) for name in ("onnx/text.float32.onnx", "weights.bin")}
+    edit_config(folder, lambda config: config["sha256"].update(digests))
+    with pytest.raises(XmrError, match=r"its weights are said to lie in \.\./weights\.bin, outside its folder"):
+        Model.open(folder, "cpu", runtime).embed("text", ["a red bell"])
 
 
 def test_the_model_card_may_be_edited(folder: Path) -> None:
@@ -96,7 +149,7 @@ def test_the_model_card_may_be_edited(folder: Path) -> None:
     assert Model.open(folder).modalities == ["image", "sound", "text"]
 
 
-@pytest.mark.parametrize("name", ["onnx/sound.onnx", "vocab.txt"])
+@pytest.mark.parametrize("name", ["onnx/sound.onnx", "onnx/image.float32.onnx", "vocab.txt"])
 def test_a_missing_file_is_named(name: str, folder: Path) -> None:
     (folder / name).unlink()
     with pytest.raises(XmrError, match=f"{name}: missing, though config.json names it"):
@@ -119,6 +172,10 @@ def test_a_file_outside_the_folder_is_refused(name: str, folder: Path) -> None:
         (lambda config: config["head"].update(file="onnx/other.onnx"), "onnx/other.onnx"),
         (lambda config: config["modalities"]["text"]["preprocessing"].update(vocabulary="/etc/hosts"), "/etc/hosts"),
         (lambda config: config["sha256"].pop("onnx/sound.onnx"), "onnx/sound.onnx"),
+        (
+            lambda config: config["modalities"]["image"]["served"]["float32"].update(file="onnx/other.onnx"),
+            "onnx/other.onnx",
+        ),
     ],
 )
 def test_a_file_that_no_checksum_covers_is_not_used(point: Edit, name: str, folder: Path) -> None:
@@ -126,6 +183,69 @@ def test_a_file_that_no_checksum_covers_is_not_used(point: Edit, name: str, fold
     edit_config(folder, point)
     with pytest.raises(XmrError, match=f"{name}: used, but has no checksum"):
         Model.open(folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda part: part.pop("served"),
+        lambda part: part.update(served={}),
+        lambda part: part["served"].pop("float32"),
+        lambda part: part["served"]["float32"].pop("runtimes"),
+        lambda part: part["served"].update(int8="onnx/image.int8.onnx"),
+        lambda part: part["served"]["float32"].update(file=["onnx/image.float32.onnx"]),
+        lambda part: part["served"]["float32"].update(runtimes="onnxruntime"),
+        lambda part: part["served"]["float32"].update(runtimes=[1]),
+        lambda part: part.pop("input"),
+        lambda part: part.pop("preprocessing"),
+    ],
+)
+def test_a_modality_that_says_too_little_is_refused(damage: Edit, folder: Path) -> None:
+    edit_config(folder, lambda config: damage(config["modalities"]["image"]))
+    with pytest.raises(XmrError, match=r"config\.json: the part of image is damaged; export the model again"):
+        Model.open(folder)
+
+
+def places(told: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """The keys that lead to each value of config.json."""
+    if path:
+        yield path
+    if isinstance(told, dict):
+        for key, value in told.items():
+            yield from places(value, *path, key)
+
+
+@pytest.mark.parametrize("value", [None, 5, -1, 0.5, "x", [], {}, [[]], {"x": None}], ids=repr)
+def test_whatever_stands_in_the_config_is_refused_or_understood(value: Any, folder: Path) -> None:
+    """Each value in turn is another."""
+    path = folder / "config.json"
+    whole = json.loads(path.read_text())
+    whole["modalities"]["text"]["maps"] = whole["modalities"]["image"]["maps"]
+    for *keys, last in places(whole):
+        config = json.loads(json.dumps(whole))
+        reduce(getitem, keys, config)[last] = value
+        path.write_text(json.dumps(config))
+        try:
+            opened = Model.open(folder, "cpu", "onnxruntime")
+            assert describe(folder)["fingerprint"] == opened.fingerprint
+            assert [opened.choice(modality).runtime for modality in opened.modalities] == ["onnxruntime"] * 3
+            opened.embed("text", ["a red bell"])
+            opened.map_arrays("text", [np.array([1, 2])])
+        except XmrError as error:
+            assert "\n" not in str(error), (keys, last)  # noqa: PT017 - most values are refused, some are as good
+
+
+def test_a_dim_that_the_network_does_not_give_is_refused(folder: Path) -> None:
+    edit_config(folder, lambda config: config.update(dim=5))
+    with pytest.raises(XmrError, match=r"text of 1 inputs is embedded as \(1, 32\), in 5 numbers each says config"):
+        Model.open(folder).embed("text", ["a red bell"])
+
+
+def test_a_network_without_the_output_that_is_asked_for_is_refused(folder: Path) -> None:
+    edit_config(folder, lambda config: config["modalities"]["image"]["maps"].update(output="heat"))
+    picture = np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(XmrError, match=r"the network of image\.map gives map, not heat; export the model again"):
+        Model.open(folder).map_arrays("image", [picture])
 
 
 def test_an_unknown_modality_is_refused(folder: Path) -> None:
@@ -149,6 +269,43 @@ def test_an_unknown_device_or_runtime_is_refused(arguments: dict[str, str], expo
 def test_a_modality_the_model_lacks_is_refused(model: Model) -> None:
     with pytest.raises(XmrError, match="has no encoder for speech; it has image, sound, text"):
         model.embed("speech", ["a.wav"])
+
+
+# what is opened
+
+
+def test_only_the_network_that_is_asked_is_opened(folder: Path) -> None:
+    opened = Model.open(folder)
+    assert not opened._networks
+    opened.embed("text", ["a red bell"])
+    assert list(opened._networks) == ["text"]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_every_runtime_embeds_alike(runtime: str, model: Model, exported: Path, tmp_path: Path) -> None:
+    pytest.importorskip(runtime)
+    opened = Model.open(exported, "cpu", runtime, precision="float32")
+    asked = {
+        "image": write_image(tmp_path / "a.png"),
+        "sound": write_sound(tmp_path / "a.wav", 1),
+        "text": "a red bell",
+    }
+    for modality, item in asked.items():
+        assert opened.choice(modality).runtime == runtime
+        np.testing.assert_allclose(opened.embed(modality, [item]), model.embed(modality, [item]), atol=1e-4)
+
+
+@pytest.mark.parametrize("modality", ["image", "sound", "text"])
+def test_a_modality_is_served_by_encoder_and_head_in_one(modality: str, model: Model, exported: Path) -> None:
+    part = model.config["modalities"][modality]
+    arrays = {
+        "image": np.zeros((2, *part["input"]["shape"][1:]), dtype=np.uint8) if modality == "image" else None,
+        "sound": np.random.default_rng(0).uniform(-1, 1, (2, 44100)).astype(np.float32),
+        "text": np.array([[1, 2], [3, 2]], dtype=np.int64),
+    }
+    features = next(iter(Network(exported / part["file"]).run(arrays[modality]).values()))
+    unit = Network(exported / model.config["head"]["file"]).run(features)[UNIT_EMBEDDING]
+    np.testing.assert_allclose(model.embed_arrays(modality, list(arrays[modality])), unit, atol=1e-5)
 
 
 # what is embedded
@@ -246,6 +403,31 @@ def test_a_copy_has_the_same_fingerprint(model: Model, folder: Path) -> None:
 )
 def test_the_fingerprint_changes_with_what_changes_the_embeddings(change: Edit, model: Model, folder: Path) -> None:
     edit_config(folder, change)
+    assert Model.open(folder).fingerprint != model.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config["modalities"]["image"]["served"].update(
+            int8={"file": "onnx/image.int8.onnx", "runtimes": ["onnxruntime"]}
+        ),
+        lambda config: config["modalities"]["image"]["served"]["float32"].update(runtimes=["onnxruntime"]),
+        lambda config: config["modalities"]["text"].update(profile={"batch": [1, 8, 64], "time": [1, 4, 9]}),
+    ],
+)
+def test_the_fingerprint_does_not_change_with_what_else_the_model_is_run_by(
+    change: Edit, model: Model, folder: Path
+) -> None:
+    shutil.copy(folder / "onnx/image.float32.onnx", folder / "onnx/image.int8.onnx")
+    edit_config(folder, change)
+    edit_config(folder, lambda config: config["sha256"].update({"onnx/image.int8.onnx": "0" * 64}))
+    assert Model.open(folder).fingerprint == model.fingerprint
+
+
+@pytest.mark.parametrize("name", ["onnx/image.float32.onnx", "onnx/head.onnx", "onnx/text.onnx"])
+def test_the_fingerprint_changes_with_a_float32_network(name: str, model: Model, folder: Path) -> None:
+    edit_config(folder, lambda config: config["sha256"].update({name: "0" * 64}))
     assert Model.open(folder).fingerprint != model.fingerprint
 
 

@@ -1,6 +1,7 @@
 """What the commands print: aligned tables, JSON lines, paths as one types them, and nothing that moves the cursor."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,25 @@ def test_a_path_is_shown_from_the_current_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     assert terminal.shown_path(tmp_path / "corpus" / "a.jpg") == "corpus/a.jpg"
     assert terminal.shown_path("/elsewhere/a.jpg") == "/elsewhere/a.jpg"
+
+
+def test_a_bar_shows_what_the_work_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    with terminal.progress_bar("embedding", lambda: "31 items/s, waits for network") as progress:
+        progress(1, 2)
+    drawn = capsys.readouterr().err
+    assert "embedding" in drawn
+    assert "1/2" in drawn
+    assert "31 items/s, waits for network" in drawn
+
+
+def test_a_bar_without_anything_to_say_shows_its_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with terminal.progress_bar("embedding") as progress:
+        progress(2, 2)
+    assert "2/2" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 OPSET = 20
+NAMESPACE = "namespace"  # of a node: the modules that it comes from
 
 
 def to_onnx(
@@ -42,7 +43,21 @@ def to_onnx(
     assert program is not None
     program.save(str(path), external_data=False)
     written = onnx.load(path)
+    _forget_the_trace(written)
     onnx.checker.check_model(written)
+    path.write_bytes(written.SerializeToString(deterministic=True))
     shape = written.graph.input[0].type.tensor_type.shape
     for axis in axes:
         assert shape.dim[axis].dim_param, f"{path.name}: axis {axis} was declared dynamic and is {shape.dim[axis]}"
+
+
+def _forget_the_trace(written: onnx.ModelProto) -> None:
+    """Leave of what the exporter notes the modules that nodes come from: the rest names files of this machine."""
+    del written.graph.value_info[:]
+    for node in written.graph.node:
+        kept = [prop for prop in node.metadata_props if prop.key == NAMESPACE]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+        node.doc_string = ""
+    for part in (written.graph, *written.graph.initializer, *written.graph.input, *written.graph.output):
+        del part.metadata_props[:]

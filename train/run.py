@@ -128,8 +128,8 @@ def pick_device(wish: str) -> torch.device:
     check_device(wish)
     if wish == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise XmrError("--device cuda: torch finds no CUDA device here; install a driver, or use --device cpu")
+    if wish != "cpu" and not torch.cuda.is_available():
+        raise XmrError(f"--device {wish}: torch finds no CUDA device here; install a driver, or use --device cpu")
     return torch.device(wish)
 
 

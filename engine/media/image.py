@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xmr.engine.errors import XmrError
 from xmr.engine.media.piece import Loaded, Piece
+
+if TYPE_CHECKING:  # a query in words starts without it
+    from PIL import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_PIXELS = 64_000_000
@@ -31,6 +33,8 @@ class Preprocessing:
 
 def load(path: Path, preprocessing: Preprocessing) -> Loaded:
     """The picture as one piece. A file that is too large, cut short or no picture raises XmrError."""
+    from PIL import Image, UnidentifiedImageError
+
     n_bytes = path.stat().st_size
     if n_bytes > MAX_BYTES:
         raise XmrError(
@@ -47,8 +51,10 @@ def load(path: Path, preprocessing: Preprocessing) -> Loaded:
         raise XmrError(f"{path}: damaged image ({error}); replace the file") from None
 
 
-def to_square(picture: Image.Image, preprocessing: Preprocessing, path: Path) -> Pixels:
+def to_square(picture: "Image.Image", preprocessing: Preprocessing, path: Path) -> Pixels:
     """(size, size, 3) uint8 of an opened picture: upright, RGB, resized as the model was trained."""
+    from PIL import Image, ImageOps
+
     if picture.width * picture.height >= MAX_PIXELS:
         raise XmrError(
             f"{path}: {picture.width}x{picture.height} pixels found, less than {MAX_PIXELS / 1e6:.0f} Mpx are read; "
@@ -69,14 +75,18 @@ def to_square(picture: Image.Image, preprocessing: Preprocessing, path: Path) ->
 
 def upright_size(path: Path) -> tuple[int, int]:
     """Width and height as a viewer shows the picture, which its file may hold on its side."""
+    from PIL import Image
+
     with Image.open(path) as picture:
         width, height = picture.size
         is_on_its_side = picture.getexif().get(EXIF_ORIENTATION) in ON_ITS_SIDE
     return (height, width) if is_on_its_side else (width, height)
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: "Image.Image") -> "Image.Image":
     """As networks see it: 8 bits, white where it can be seen through."""
+    from PIL import Image
+
     if picture.mode.startswith("I"):  # 16 bits: Pillow would clip at 255 instead of scaling
         return Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:

@@ -7,15 +7,16 @@ windows with their times.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from xmr.engine.errors import XmrError
 from xmr.engine.media.piece import Loaded, Piece
+
+if TYPE_CHECKING:  # a query in words starts without it
+    import soundfile
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 MAX_DURATION_S = 1800.0
@@ -59,6 +60,9 @@ def _filled(clip: Samples, n_window: int, fill: str) -> Samples:
 
 
 def _read_mono(path: Path, rate_hz: int) -> tuple[Samples, list[str]]:
+    import soundfile
+    import soxr
+
     try:
         with soundfile.SoundFile(path) as file:
             if file.frames <= 0 or file.samplerate <= 0:
@@ -85,7 +89,7 @@ def _read_mono(path: Path, rate_hz: int) -> tuple[Samples, list[str]]:
     return np.ascontiguousarray(mono, dtype=np.float32), notes
 
 
-def _promised_frames(file: soundfile.SoundFile) -> int:
+def _promised_frames(file: "soundfile.SoundFile") -> int:
     """How many frames the file's header says there are."""
     cut = CUT_SHORT.search(file.extra_info)
     if cut is None or int(cut[1]) == UNKNOWN_BYTES:

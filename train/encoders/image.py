@@ -221,7 +221,8 @@ class ScalePixels(nn.Module):
         self.register_buffer("shift", (torch.tensor(mean) / torch.tensor(deviation)).view(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return pixels.permute(0, 3, 1, 2).float() * self.scale - self.shift
+        # floats first: TensorRT does nothing with bytes but cast them
+        return pixels.float().permute(0, 3, 1, 2) * self.scale - self.shift
 
 
 class LastMap(nn.Module):

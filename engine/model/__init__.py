@@ -1,26 +1,45 @@
-"""The exported model folder: open, check, embed. What it wants of an image or a sound stands in its config.json."""
+"""The exported model folder: open, check, embed. What it wants of an image or a sound stands in its config.json.
 
-import hashlib
-import json
-from collections.abc import Sequence
+A modality is served by one network, encoder and head in one, in the precisions that were exported. A file is checked
+when it is opened: so a query in words waits for no checksum of what sees.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xmr.engine.checksums import check_unchanged
 from xmr.engine.errors import XmrError
-from xmr.engine.files import sha256_of
 from xmr.engine.media import MODALITIES, decode, text
-from xmr.engine.runtime import Network, pick_device, pick_runtime
+from xmr.engine.model.config import CONFIG_NAME, FLOAT32, FORMAT, check_files, fingerprint, read_config, unfit
+from xmr.engine.processors import cpus
+from xmr.engine.runtime import Choice, Network, check_wishes, choices, n_streams, open_choice
 
-FORMAT = 1
+__all__ = [
+    "BATCH_SIZE",
+    "CARD_NAME",
+    "CLASS_PROBABILITIES",
+    "CONFIG_NAME",
+    "FLOAT32",
+    "FORMAT",
+    "UNIT_EMBEDDING",
+    "Embeddings",
+    "Input",
+    "Model",
+    "fingerprint",
+    "read_config",
+]
+
 BATCH_SIZE = 32  # inputs a run of the networks
-CONFIG_NAME = "config.json"
 CARD_NAME = "README.md"
-UNIT_EMBEDDING = "unit_embedding"  # outputs of the head
+UNIT_EMBEDDING = "unit_embedding"  # outputs of the head, and of what serves a modality
 CLASS_PROBABILITIES = "class_probabilities"
+MAP_RUNTIMES = ("onnxruntime", "openvino")
 
 Embeddings = NDArray[np.float32]
 Input = str | Path | NDArray[Any]
@@ -32,18 +51,37 @@ class Model:
 
     folder: Path
     config: dict[str, Any]
-    device: str  # cpu or cuda
     preprocessing: dict[str, Any]  # by modality: the Preprocessing of its media module
+    asked_device: str = "auto"
+    runtime: str = "auto"  # or the one that was asked for
+    precision: str = "auto"
+    purpose: str = "corpus"  # or query
+    threads: int = 0
     _networks: dict[str, Network] = field(default_factory=dict, repr=False)
+    _choices: dict[str, Choice] = field(default_factory=dict, repr=False)
+    _opening: Lock = field(default_factory=Lock, repr=False)  # threads that embed ask for one network
 
     @classmethod
-    def open(cls, folder: Path | str, device: str = "auto", runtime: str = "auto") -> "Model":
-        """Open and check a folder that `xmr export` wrote; XmrError says what is missing or damaged."""
+    def open(
+        cls,
+        folder: Path | str,
+        device: str = "auto",
+        runtime: str = "auto",
+        *,
+        precision: str = "auto",
+        purpose: str = "corpus",
+        threads: int = 0,
+    ) -> "Model":
+        """Open a folder that `xmr export` wrote; XmrError says what is missing, damaged, or cannot be met here.
+
+        `auto` is the fastest there is for each network: for a `corpus`, or for one `query` with the time that opening
+        takes. Threads are those of the CPU that a network computes on, 0 all.
+        """
+        check_wishes(device, runtime)
         folder = Path(folder)
         config = read_config(folder)
-        _check_files(folder, config)
-        pick_runtime(runtime)
-        return cls(folder, config, pick_device(device), _preprocessing(folder, config))
+        check_files(folder, config)
+        return cls(folder, config, _preprocessing(folder, config), device, runtime, precision, purpose, threads)
 
     @property
     def name(self) -> str:
@@ -61,6 +99,11 @@ class Model:
     def fingerprint(self) -> str:
         """The same for two folders exactly if they embed alike: networks, vocabulary and preprocessing."""
         return fingerprint(self.config)
+
+    @property
+    def device(self) -> str:
+        """What its modalities are embedded on: cpu, cuda:0, or both where not all run on the GPU."""
+        return " and ".join(dict.fromkeys(self.choice(name).device for name in self.modalities))
 
     def embed(self, modality: str, inputs: Sequence[Input]) -> Embeddings:
         """(n, dim) unit rows, one per input: paths, sentences (text), or arrays as `load` makes them.
@@ -85,9 +128,13 @@ class Model:
         """(n, dim) unit rows of arrays that `load` made, in one run; zeros where the output has no direction."""
         if not arrays:
             return np.zeros((0, self.dim), dtype=np.float32)
-        batch = MODALITIES[modality].batch(list(arrays))
-        features = self._network(modality).run(batch)
-        return _unit(self._network("head").run(next(iter(features.values())))[UNIT_EMBEDDING])
+        rows = self._run(modality, UNIT_EMBEDDING, arrays)
+        if rows.shape != (len(arrays), self.dim):
+            raise XmrError(
+                f"{self.folder}: {modality} of {len(arrays)} inputs is embedded as {rows.shape}, in {self.dim} numbers "
+                "each says config.json; export the model again"
+            )
+        return _unit(rows)
 
     def map_arrays(self, modality: str, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """(n, dim, h, w) of pictures or (n, dim, t) of windows that `load` made, in one run: what each place gives.
@@ -96,13 +143,13 @@ class Model:
         embeddings of their own, as `maps` of config.json says.
         """
         self.check_maps(modality)
-        part = self.config["modalities"][modality]["maps"]
-        name = f"{modality}.maps"
-        if name not in self._networks:
-            # not when the model is opened: whoever embeds has no need of it
-            _check_file(self.folder / part["file"], self.config["sha256"][part["file"]])
-            self._networks[name] = Network(self.folder / part["file"], self.device)
-        return self._networks[name].run(MODALITIES[modality].batch(list(arrays)))[part["output"]]
+        output = self.config["modalities"][modality]["maps"]["output"]
+        return self._run(f"{modality}.map", output, arrays)
+
+    def choice(self, modality: str) -> Choice:
+        """How a modality is embedded here: by which runtime, and in which precision."""
+        self.check_modality(modality)
+        return self._choice(modality)
 
     def steps_s(self, modality: str) -> tuple[float, float]:
         """Of the map of a window of a sound: the middle of the first step from the start, and the steps' distance."""
@@ -146,92 +193,42 @@ class Model:
             raise XmrError(f"{item}: nothing in it that the model can embed")
         return [piece.array for piece in pieces]
 
+    def _run(self, name: str, output: str, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """One output of the network of a modality, or of its maps, for arrays that `load` made."""
+        outputs = self._network(name).run(MODALITIES[name.partition(".")[0]].batch(list(arrays)))
+        if output not in outputs:
+            found = ", ".join(outputs)
+            raise XmrError(f"{self.folder}: the network of {name} gives {found}, not {output}; export the model again")
+        return outputs[output]
+
     def _network(self, name: str) -> Network:
-        if name not in self._networks:
-            part = self.config["head"] if name == "head" else self.config["modalities"][name]
-            self._networks[name] = Network(self.folder / part["file"], self.device)
+        """Opened and checked when it is first asked."""
+        with self._opening:
+            return self._networks.get(name) or self._open_network(name)
+
+    def _open_network(self, name: str) -> Network:
+        threads = self.threads or cpus()
+        streams = n_streams(threads) if self.purpose == "corpus" else 1  # a query is one item for all threads
+        self._networks[name] = open_choice(self._choice(name), self.config["sha256"], threads=threads, streams=streams)
         return self._networks[name]
 
+    def _choice(self, name: str) -> Choice:
+        if name not in self._choices:
+            part, precision = self._served(name)
+            found = choices(
+                self.folder, part, self.asked_device, self.runtime, precision=precision, purpose=self.purpose
+            )
+            self._choices[name] = found[0]
+        return self._choices[name]
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of an exported model, its format checked."""
-    path = folder / CONFIG_NAME
-    if not path.is_file():
-        raise XmrError(f"{folder}: no {CONFIG_NAME} in it, so no exported model; make one with `xmr export`")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise XmrError(f"{path}: not valid JSON ({error}); export the model again") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else None
-        writer = f"xmr {config.get('xmr_version', 'of unknown version')}" if isinstance(config, dict) else "not xmr"
-        raise XmrError(f"{path}: format {found!r}, written by {writer}; this version reads format {FORMAT}")
-    if missing := {"name", "dim", "modalities", "head", "sha256"} - config.keys():
-        raise XmrError(f"{path}: {', '.join(sorted(missing))} missing; export the model again")
-    parts = [*config["modalities"].items(), ("head", config["head"])] if isinstance(config["modalities"], dict) else []
-    for name, part in parts or [("modalities", None)]:
-        if not isinstance(part, dict) or "file" not in part or (name != "head" and "preprocessing" not in part):
-            raise XmrError(f"{path}: the part of {name} is damaged; export the model again")
-        if "maps" in part and not _keys_of_maps(part) <= set(part["maps"] if isinstance(part["maps"], dict) else ()):
-            raise XmrError(f"{path}: the part of {name} is damaged; export the model again")
-    return config
-
-
-def _keys_of_maps(part: dict[str, Any]) -> set[str]:
-    """What must be said of the maps of a modality: of a sound's also when its steps are."""
-    return {"file", "output", "gives"} | ({"first_s", "step_s"} if part.get("medium") == "audio" else set())
-
-
-def fingerprint(config: dict[str, Any]) -> str:
-    """Of an exported model's config: 16 hex digits. Maps do not count, for nothing is embedded by them."""
-    mapping = _map_files(config)
-    networks = {
-        name: digest
-        for name, digest in config["sha256"].items()
-        if name.endswith((".onnx", "vocab.txt")) and name not in mapping
-    }
-    modalities = {
-        modality: {key: value for key, value in part.items() if key != "maps"}
-        for modality, part in config["modalities"].items()
-    }
-    identity = {"dim": config["dim"], "modalities": modalities, "head": config["head"], "sha256": networks}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _check_files(folder: Path, config: dict[str, Any]) -> None:
-    """Every file must be as it was exported, but for the model card, which is there to be edited.
-
-    The networks of maps must be there; what is in them is checked when they are first asked.
-    """
-    mapping = _map_files(config)
-    for name in _used_files(config):
-        if name not in config["sha256"]:
-            raise XmrError(f"{folder}: {name}: used, but has no checksum in config.json; export the model again")
-    for name, expected in config["sha256"].items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise XmrError(f"{folder}: {name} lies outside the model folder; export the model again")
-        if not path.is_file():
-            raise XmrError(f"{path}: missing, though config.json names it; export the model again")
-        if name != CARD_NAME and name not in mapping:
-            _check_file(path, expected)
-
-
-def _check_file(path: Path, expected: str) -> None:
-    if sha256_of(path) != expected:
-        raise XmrError(f"{path}: changed since it was exported; export the model again")
-
-
-def _used_files(config: dict[str, Any]) -> list[str]:
-    """What is opened to embed and to locate: networks and vocabularies."""
-    parts = config["modalities"].values()
-    vocabularies = [part["preprocessing"]["vocabulary"] for part in parts if "vocabulary" in part["preprocessing"]]
-    return [config["head"]["file"], *(part["file"] for part in parts), *vocabularies, *sorted(_map_files(config))]
-
-
-def _map_files(config: dict[str, Any]) -> set[str]:
-    """The networks that give maps, of the modalities that have one."""
-    return {part["maps"]["file"] for part in config["modalities"].values() if "maps" in part}
+    def _served(self, name: str) -> tuple[Mapping[str, Any], str]:
+        """What there is to run of a modality, or of its maps, which are of float32 alone; and the precision asked."""
+        modality, _, maps = name.partition(".")
+        part = self.config["modalities"][modality]
+        if not maps:
+            return part, self.precision
+        served = {FLOAT32: {"file": part["maps"]["file"], "runtimes": MAP_RUNTIMES}}
+        return {"input": {"name": name}, "served": served}, "auto"
 
 
 def _preprocessing(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -241,12 +238,15 @@ def _preprocessing(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
             raise XmrError(f"{folder}: modality {name} is unknown to this version; known are {', '.join(MODALITIES)}")
         fields = dict(part["preprocessing"])
         if "vocabulary" in fields:
+            check_unchanged(folder, fields["vocabulary"], config["sha256"])
             vocabulary = (folder / fields["vocabulary"]).read_text(encoding="utf-8").splitlines()
             fields["vocabulary"] = tuple(vocabulary)
-        try:
-            settings[name] = MODALITIES[name].preprocessing(**fields)
-        except TypeError as error:
-            raise XmrError(f"{folder}: preprocessing of {name} not understood ({error}); export it again") from None
+        kind = MODALITIES[name].preprocessing
+        if wrong := unfit(kind, fields):
+            raise XmrError(
+                f"{folder}: preprocessing of {name} not understood ({', '.join(wrong)}); export the model again"
+            )
+        settings[name] = kind(**fields)
     return settings
 
 

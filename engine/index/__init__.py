@@ -1,36 +1,37 @@
 """An index on disk: segments of unit-length embeddings beside a SQLite catalog of the items.
 
 A segment is written whole, renamed into place, then made visible by one transaction, so an interrupted `xmr index`
-can be repeated.
+can be repeated. What goes into it depends on the files alone, never on the time that they take.
 """
 
 import fcntl
 import json
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import accumulate, count
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xmr.engine.catalog import Catalog, Item, Segment
+from xmr.engine.catalog import Catalog, Segment
 from xmr.engine.codes import Codes
 from xmr.engine.corpus import CorpusFile, Scan
-from xmr.engine.embed import EmbeddedFile, EmbeddedItem, embed_files
 from xmr.engine.errors import XmrError
-from xmr.engine.files import sha256_of, sync_folder, write_whole
+from xmr.engine.files import sha256_of, sync_folder
+from xmr.engine.index.writer import ROWS_SUFFIX, AddSummary, Writer, codes_name
 from xmr.engine.model import BATCH_SIZE, Model
 from xmr.engine.search import Gallery, top_k
+
+if TYPE_CHECKING:  # a query starts without the pipeline
+    from xmr.engine.embed import EmbeddedFile, Stages
 
 CATALOG_NAME = "catalog.db"
 SEGMENTS_NAME = "segments"
 LOCK_NAME = "writer.lock"
-ROWS_SUFFIX, CODES_SUFFIX = ".f32.npy", ".i8"  # of a segment's files; Codes adds to the second
-COMMIT_ITEMS = 4096  # a commit is made after so many items or seconds, at the end of a file
-COMMIT_S = 30.0
+COMMIT_ITEMS = 2048  # a commit is made at the end of the file with which there are so many: a kill costs no more
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,6 @@ class Hit:
     text: str | None
     id: int
     line: int | None = None  # of a text file
-
-
-@dataclass
-class AddSummary:
-    """What an `add` did, counted in files but for `n_items`."""
-
-    n_embedded: int = 0
-    n_items: int = 0
-    n_unchanged: int = 0
-    n_removed: int = 0  # files that were in the index and are no longer there
-    n_ignored: int = 0
-    skipped: list[str] = field(default_factory=list)  # one sentence a file
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -85,6 +73,7 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._catalog = Catalog(folder / CATALOG_NAME)
+        self._writer = Writer(folder / SEGMENTS_NAME, self._catalog)
         self.meta = self._catalog.meta
         self._open_segments: dict[Segment, tuple[NDArray[np.float32], Codes]] = {}
         self._version: tuple[int, int] | None = None  # of the catalog, when these were read:
@@ -174,12 +163,16 @@ class Index:
         workers: int = 0,
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        stages: "Stages | None" = None,
     ) -> AddSummary:
         """Embed the new and changed files of a scan; forget those that have vanished from its roots.
 
+        While a segment is written, the next files are decoded and embedded; `stages` tells what took how long.
         Interrupted, it keeps what was committed; the next run goes on from there. Files are decoded in processes of
         their own, so a script that calls this needs the usual `if __name__ == "__main__":`.
         """
+        from xmr.engine.embed import embed_files
+
         self.check_model(model)
         summary = AddSummary(n_ignored=corpus.n_ignored, skipped=list(corpus.unreadable.values()))
         with _writer_lock(self.folder):
@@ -188,61 +181,34 @@ class Index:
             summary.n_removed = self._remove_vanished(corpus)
             fresh = self._changed_files(corpus.files)
             summary.n_unchanged = len(corpus.files) - len(fresh)
-            pending: list[EmbeddedFile] = []
-            n_pending, last_commit_s = 0, time.monotonic()
-            try:
-                results = embed_files(model, fresh, workers=workers, batch_size=batch_size)
-                for n_done, result in enumerate(results, start=1):
-                    pending.append(result)
-                    n_pending += len(result.items)
-                    progress(n_done, len(fresh))
-                    if n_pending >= COMMIT_ITEMS or time.monotonic() - last_commit_s > COMMIT_S:
-                        self._commit(pending, summary)
-                        pending, n_pending, last_commit_s = [], 0, time.monotonic()
-            except KeyboardInterrupt:
-                self._commit(pending, summary)
-                raise
-            self._commit(pending, summary)
+            results = embed_files(model, fresh, workers=workers, batch_size=batch_size, stages=stages)
+            with closing(results):
+                self._take(results, summary, lambda n_done: progress(n_done, len(fresh)), len(fresh))
         return summary
 
-    def _commit(self, files: list[EmbeddedFile], summary: AddSummary) -> None:
-        """Make these files' items visible, in place of what the index held of them: all of it or nothing."""
-        if not files:
-            return
-        digests = _digests(files)
-        rows_of: dict[str, list[tuple[CorpusFile, EmbeddedItem]]] = {}
-        for result in files:
-            for item in result.items if result.error is None else []:
-                rows_of.setdefault(item.modality, []).append((result.file, item))
-        first_items = accumulate(map(len, rows_of.values()), initial=self._catalog.next_item())
-        segments = [
-            self._write_segment(number, modality, rows, first_item)
-            for number, (modality, rows), first_item in zip(
-                count(self._catalog.next_segment()), rows_of.items(), first_items, strict=False
-            )
-        ]
-        items = [
-            _catalog_item(segment.id, row, file, item, digests[file.path])
-            for segment in segments
-            for row, (file, item) in enumerate(rows_of[segment.modality])
-        ]
-        with self._catalog.transaction():
-            for result in files:
-                self._catalog.forget(str(result.file.path))
-                if result.error is not None:
-                    self._catalog.skip(str(result.file.path), result.error)
-            self._catalog.add(segments, items)
-        for result in files:
-            _count(summary, result)
-
-    def _write_segment(
-        self, number: int, modality: str, rows: list[tuple[CorpusFile, EmbeddedItem]], first_item: int
-    ) -> Segment:
-        vectors = np.stack([item.vector for _, item in rows if item.vector is not None])
-        path = self.folder / SEGMENTS_NAME / f"{number:06d}{ROWS_SUFFIX}"
-        write_whole(path, lambda file: np.save(file, vectors, allow_pickle=False))
-        self._write_codes(path.name, vectors)
-        return Segment(number, path.name, modality, len(vectors), sha256_of(path), first_item)
+    def _take(
+        self, results: "Iterator[EmbeddedFile]", summary: AddSummary, progress: Callable[[int], None], n_files: int
+    ) -> None:
+        """Commit what comes, so many items at a time; a long file, which comes in parts, alone."""
+        pending: list[EmbeddedFile] = []
+        n_done = n_pending = 0
+        try:
+            for result in results:
+                if result.is_last:
+                    pending.append(result)
+                    n_pending += max(1, len(result.items))
+                else:
+                    self._writer.commit([pending], summary)
+                    pending, n_pending = [], 0
+                    self._writer.commit(_to_its_end(result, results), summary)
+                n_done += 1
+                progress(n_done)
+                if n_pending >= COMMIT_ITEMS or n_done == n_files:
+                    self._writer.commit([pending], summary)
+                    pending, n_pending = [], 0
+        except KeyboardInterrupt:
+            self._writer.commit([pending], summary)
+            raise
 
     def _changed_files(self, files: Sequence[CorpusFile]) -> list[CorpusFile]:
         """Files the index does not hold as they are now; one that was only touched gets its new time noted."""
@@ -283,7 +249,13 @@ class Index:
     def _forget_old_views(self) -> None:
         version = self._catalog.version()
         if version != self._version:
-            self._version, self._present, self._views = version, list(self.counts()), {}
+            self._version, self._present, self._views = version, self._held_modalities(), {}
+
+    def _held_modalities(self) -> list[str]:
+        """Of the items that can be found, as `counts` has them, but without reading every item."""
+        n_deleted = Counter(segment for segment, _ in self._catalog.deleted_rows())
+        segments = self._catalog.segments()
+        return sorted({segment.modality for segment in segments if segment.rows > n_deleted[segment.id]})
 
     def _modalities(self, to: Sequence[str] | str | None) -> list[str]:
         wanted = [to] if isinstance(to, str) else list(to or self._present)
@@ -313,15 +285,12 @@ class Index:
         all_live = np.concatenate(list(live.values())) if live else np.ones(0, dtype=np.bool_)
         return None if all_live.all() else all_live
 
-    def _codes_path(self, file: str) -> Path:
-        return self.folder / SEGMENTS_NAME / file.replace(ROWS_SUFFIX, CODES_SUFFIX)
-
     def _open_segment(self, segment: Segment) -> tuple[NDArray[np.float32], Codes]:
         """Rows and codes, memory-mapped; opened once, as a segment never changes."""
         if segment not in self._open_segments:
             rows = self._open_rows(segment)
             try:
-                codes = Codes.open(self._codes_path(segment.file), rows)
+                codes = Codes.open(self.folder / SEGMENTS_NAME / codes_name(segment.file), rows)
             except XmrError as error:
                 raise XmrError(f"{error}; `xmr index` with any path makes them anew") from None
             self._open_segments[segment] = rows, codes
@@ -342,13 +311,9 @@ class Index:
         for segment in self._catalog.segments():
             rows = self._open_rows(segment)
             try:
-                Codes.open(self._codes_path(segment.file), rows)
+                Codes.open(self.folder / SEGMENTS_NAME / codes_name(segment.file), rows)
             except XmrError:
-                self._write_codes(segment.file, rows)
-
-    def _write_codes(self, file: str, rows: NDArray[np.float32]) -> None:
-        Codes.encode(rows).save(self._codes_path(file))
-        sync_folder(self.folder / SEGMENTS_NAME)
+                self._writer.write_codes(segment.file, rows)
 
     def _hit(self, query: int, rank: int, score: float, item_id: int) -> Hit:
         item = self._catalog.item(item_id)
@@ -376,34 +341,10 @@ def _writer_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _digests(files: list[EmbeddedFile]) -> dict[Path, str]:
-    """sha256 by path. A file that is no longer as it was when it was found gets an error: what was embedded is lost."""
-    digests = {}
-    for result in files:
-        if result.error is not None:
-            continue
-        path = result.file.path
-        try:
-            digests[path] = sha256_of(path)
-            status = path.stat()
-            is_same = (status.st_size, status.st_mtime_ns) == (result.file.size_bytes, result.file.mtime_ns)
-        except OSError:
-            is_same = False
-        if not is_same:
-            result.error = f"{path}: changed while it was embedded; run the same command again"
-    return digests
-
-
-def _count(summary: AddSummary, result: EmbeddedFile) -> None:
-    summary.notes.extend(result.notes)
-    if result.error is not None:
-        summary.skipped.append(result.error)
-        return
-    summary.n_embedded += 1
-    summary.n_items += len(result.items)
-
-
-def _catalog_item(segment: int, row: int, file: CorpusFile, item: EmbeddedItem, digest: str) -> Item:
-    metadata = json.dumps({} if item.line is None else {"line": item.line})
-    place = (str(file.path), item.start_s, item.end_s, item.text)
-    return Item(segment, row, item.modality, *place, digest, file.size_bytes, file.mtime_ns, metadata)
+def _to_its_end(first: "EmbeddedFile", results: "Iterator[EmbeddedFile]") -> "Iterator[list[EmbeddedFile]]":
+    """The parts of a long file, each alone."""
+    part = first
+    yield [part]
+    while not part.is_last:
+        part = next(results)
+        yield [part]

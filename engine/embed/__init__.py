@@ -1,0 +1,43 @@
+"""The pipeline of `xmr index` and `xmr embed`: decoding, batching, the network and the writing run at once.
+
+    worker processes ─► thread of batches ─► thread of the network ─► whoever asks for the next file
+      decode.Decoding     batches.Batches      EmbeddingWorker.embed     index.add, extract
+
+Between them stand bounded queues, so that memory does not grow with the corpus: the stage that is ahead sleeps. Files
+come out in the order in which they are given, long ones in parts, in the same batches whatever was faster.
+"""
+
+from collections.abc import Generator, Sequence
+
+from xmr.engine.corpus import CorpusFile
+from xmr.engine.embed.items import EmbeddedFile, EmbeddedItem, modalities_of
+from xmr.engine.embed.pipeline import Pipeline
+from xmr.engine.embed.stages import Stages
+from xmr.engine.embed.worker import EmbeddingWorker
+from xmr.engine.errors import UsageError
+from xmr.engine.model import BATCH_SIZE, Model
+
+__all__ = ["EmbeddedFile", "EmbeddedItem", "EmbeddingWorker", "Stages", "embed_files", "modalities_of"]
+
+MAX_WORKERS = 256  # each is a process with the libraries that decode
+
+
+def embed_files(
+    model: Model,
+    files: Sequence[CorpusFile],
+    *,
+    workers: int = 0,
+    batch_size: int = BATCH_SIZE,
+    stages: Stages | None = None,
+) -> Generator[EmbeddedFile, None, None]:
+    """Every file of a medium that the model embeds, in order, embedded or with its error; a long one in parts.
+
+    Workers 0: as many as decoding was measured to need beside the network. `stages` is kept up to date meanwhile.
+    """
+    if workers > MAX_WORKERS:
+        raise UsageError(f"--workers {workers}: up to {MAX_WORKERS} processes decode at once; pass fewer, or 0")
+    pipeline = Pipeline(EmbeddingWorker(model), files, workers=workers, batch_size=batch_size, stages=stages)
+    try:
+        yield from pipeline
+    finally:
+        pipeline.close()

@@ -1,0 +1,77 @@
+"""What comes out of the pipeline: files, their items, and the vectors of these."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmr.engine.corpus import CorpusFile
+from xmr.engine.media import MODALITIES, Piece
+from xmr.engine.media.decode import Decoded
+from xmr.engine.model import Model
+
+
+@dataclass
+class EmbeddedItem:
+    """One item of a file; `vector` (dim,) stands once its batch has run."""
+
+    modality: str
+    start_s: float | None
+    end_s: float | None
+    text: str | None
+    line: int | None
+    vector: NDArray[np.float32] | None = None
+
+
+@dataclass
+class EmbeddedFile:
+    """All items of one file, or the reason why it has none. A long file comes in parts, each with some of them.
+
+    Only in the last part it is known whether the file could be read to its end.
+    """
+
+    file: CorpusFile
+    part: int = 0
+    is_last: bool = True
+    items: list[EmbeddedItem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def is_embedded(self) -> bool:
+        # from the end, where those that still wait stand
+        return all(item.vector is not None for item in reversed(self.items))
+
+    def take(self, decoded: Decoded) -> list[EmbeddedItem]:
+        """Note what came of the file, or of a part of it, as one modality: the items to embed, one a piece."""
+        if decoded.loaded is None:
+            self.error = decoded.error
+            return []
+        self.notes.extend(note for note in decoded.loaded.notes if note not in self.notes)
+        fresh = [_item(decoded.task.modality, piece) for piece in decoded.loaded.pieces]
+        self.items.extend(fresh)
+        return fresh
+
+    def cut(self) -> "EmbeddedFile":
+        """End this part here: the next one."""
+        self.is_last = False
+        return EmbeddedFile(self.file, self.part + 1, error=self.error)
+
+    def finish(self) -> None:
+        """Leave out the items that the model gave no direction, and say so."""
+        usable = [item for item in self.items if item.vector is not None and item.vector.any()]
+        if len(usable) < len(self.items):
+            n_lost = len(self.items) - len(usable)
+            self.notes.append(f"{self.file.path}: {n_lost} items left out, the model gives them no usable embedding")
+            self.items = usable
+        if self.error is None and not self.items and self.is_last and self.part == 0:
+            self.error = f"{self.file.path}: nothing in it that the model can embed; remove it or put something in"
+
+
+def modalities_of(model: Model, medium: str) -> list[str]:
+    """The modalities as which the model embeds a file of this medium."""
+    return [name for name in model.modalities if MODALITIES[name].medium == medium]
+
+
+def _item(modality: str, piece: Piece) -> EmbeddedItem:
+    return EmbeddedItem(modality, piece.start_s, piece.end_s, piece.text, piece.line)

@@ -1,0 +1,44 @@
+"""A batch in parts, several of them in a network at once: threads that share no part never wait for one another."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_STREAMS = 8  # from there on a stream has several threads
+SMALLEST_PART = 4  # items, below which what a run costs by itself shows
+PARTS_OF_A_STREAM = 2  # so that a stream whose processor is taken away leaves the rest to the others
+
+Run = Callable[[NDArray[Any]], list[NDArray[Any]]]
+
+
+def n_streams(threads: int) -> int:
+    """Streams that so many threads are divided into."""
+    return min(threads, MOST_STREAMS)
+
+
+def parts_of(n_items: int, streams: int) -> list[slice]:
+    """A batch's parts: whole and in order, as equal as can be, by its size alone, so that outputs repeat."""
+    n_parts = max(1, min(streams * PARTS_OF_A_STREAM, n_items // SMALLEST_PART)) if streams > 1 else 1
+    ends = [round(n_items * part / n_parts) for part in range(n_parts + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]
+
+
+class Streams:
+    """Runs batches in parts; `run` gives a part's outputs, items first, and is asked by at most `streams` threads.
+
+    Batches may come from several threads: the parts of the next fill the streams that those of the last leave free.
+    """
+
+    def __init__(self, run: Run, streams: int) -> None:
+        self._run, self._streams = run, streams
+        self._pool = ThreadPoolExecutor(streams, "stream")
+
+    def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
+        """The outputs of a whole batch."""
+        parts = parts_of(len(batch), self._streams)
+        outputs = list(self._pool.map(lambda part: self._run(batch[part]), parts))
+        return outputs[0] if len(outputs) == 1 else [np.concatenate(of) for of in zip(*outputs, strict=True)]
