@@ -1,6 +1,7 @@
 """The exported model folder: opened only whole and unchanged; what is embedded is float32 and of unit length."""
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from functools import reduce
@@ -436,3 +437,10 @@ def test_the_fingerprint_changes_with_the_vocabulary(model: Model, folder: Path)
         file.write("anotherword\n")
     edit_config(folder, lambda config: config["sha256"].update({"vocab.txt": sha256_of(folder / "vocab.txt")}))
     assert Model.open(folder).fingerprint != model.fingerprint
+
+
+def test_a_model_is_sent_to_another_process_without_its_open_networks(exported: Path) -> None:
+    model = Model.open(exported, "cpu")
+    ours = model.embed("text", ["a red bell"])
+    sent = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(sent.embed("text", ["a red bell"]), ours)

@@ -5,23 +5,16 @@ import threading
 import numpy as np
 import pytest
 
-from xmr.engine.runtime.streams import MOST_STREAMS, SMALLEST_PART, Streams, n_streams, parts_of
+from xmr.engine.runtime.streams import MOST_STREAMS, PART_ITEMS, Streams, n_streams, parts_of
 
 
 @pytest.mark.parametrize("n_items", [0, 1, 3, 7, 8, 9, 31, 32, 33, 255])
-@pytest.mark.parametrize("streams", [1, 2, 5, 8])
-def test_parts_are_the_whole_batch_in_order(n_items, streams):
-    parts = parts_of(n_items, streams)
+def test_parts_are_the_whole_batch_in_order(n_items):
+    parts = parts_of(n_items)
+    sizes = [part.stop - part.start for part in parts]
     assert [place for part in parts for place in range(n_items)[part]] == list(range(n_items))
-    assert len({part.stop - part.start for part in parts} - {0}) <= 2
-
-
-def test_no_part_is_smaller_than_is_worth_a_run():
-    assert all(part.stop - part.start >= SMALLEST_PART for n in range(4, 200) for part in parts_of(n, 8))
-
-
-def test_one_stream_never_cuts_a_batch():
-    assert parts_of(500, 1) == [slice(0, 500)]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= PART_ITEMS
 
 
 def test_streams_are_as_many_as_threads_up_to_a_limit():
@@ -53,3 +46,21 @@ def test_an_error_in_one_part_is_the_batchs_error():
 
     with pytest.raises(ValueError, match="no memory"):
         Streams(run, 2).run(np.arange(32))
+
+
+def test_a_batch_that_is_not_to_be_cut_stays_whole_and_none_runs_beside_another():
+    running, sizes = threading.Lock(), []
+
+    def run(part):
+        assert running.acquire(blocking=False)
+        sizes.append(len(part))
+        running.release()
+        return [part]
+
+    streams = Streams(run, 1, is_cut=False)
+    askers = [threading.Thread(target=streams.run, args=(np.zeros((40, 1)),)) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert sizes == [40] * 8

@@ -21,7 +21,7 @@ class Channel(Generic[T]):
         self._n_held = 0
         self._is_stopped = False
         self._changed = Condition()
-        self.put_waited_s = self.get_waited_s = 0.0
+        self.put_waited_s = 0.0
 
     def put(self, thing: T, *, size: int = 1) -> None:
         """Wait for room; something that is larger than all of it comes in alone."""
@@ -39,10 +39,8 @@ class Channel(Generic[T]):
     def get(self) -> T:
         """Wait for something."""
         with self._changed:
-            start_s = time.monotonic()
             while not self._held and not self._is_stopped:
                 self._changed.wait()
-            self.get_waited_s += time.monotonic() - start_s
             if self._is_stopped:
                 raise Stopped
             thing, size = self._held.popleft()

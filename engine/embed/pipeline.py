@@ -25,14 +25,16 @@ PART_ITEMS = 2048  # from which a file comes out in parts
 IN_FLIGHT = 2  # batches in the network: while one ends on some of its streams, the others have the next
 
 ItemBatch = Batch[EmbeddedItem]
+Clocks = tuple[float, float]  # seconds of the wall, and of the processors for this process
 
 
 class Flight(NamedTuple):
     """A batch that is in the network."""
 
     batch: ItemBatch
-    started: tuple[float, float]  # clocks
-    vectors: "Future[Embeddings]"
+    opens: bool  # whether a network is opened for it, which tells nothing of what a batch needs
+    started: "Clocks"
+    landed: "Future[tuple[Embeddings, Clocks]]"
 
 
 class Pipeline:
@@ -57,7 +59,8 @@ class Pipeline:
         self._to_writer: Channel[EmbeddedFile | BaseException | None] = Channel(ROOM_ITEMS)
         self._n_handed_on = 0  # files
         self._network = ThreadPoolExecutor(IN_FLIGHT, "batch")
-        self._landed = (0.0, 0.0)  # clocks at the end of the last batch
+        self._landed: Clocks = (0.0, 0.0)  # at the end of the last batch
+        self._blocked_s = 0.0  # that had been waited for the writer by then
         self._opened: set[str] = set()  # modalities whose network has run; the first run opens it, and tells nothing
         self._is_on_cpu = worker.model.device == "cpu"  # elsewhere the number of threads changes nothing
         self.stages.workers, self.stages.threads = self._division.workers, self._division.threads
@@ -139,11 +142,11 @@ class Pipeline:
 
     def _run_network(self) -> None:
         """The thread that has batches embedded, and hands on each file whose items are all embedded, in order."""
+        self._landed = _clocks()
         files: deque[EmbeddedFile] = deque()
         flights: deque[Flight] = deque()
         try:
             while (received := self._to_network.get()) is not None:
-                self.stages.starved_s = self._to_network.get_waited_s
                 if isinstance(received, EmbeddedFile):
                     files.append(received)
                 else:
@@ -163,24 +166,31 @@ class Pipeline:
             self._fail(error)
 
     def _start(self, batch: ItemBatch) -> "Flight":
-        return Flight(batch, _clocks(), self._network.submit(self._worker.embed, batch.modality, batch.arrays))
+        opens = batch.modality not in self._opened
+        self._opened.add(batch.modality)
+        return Flight(batch, opens, _clocks(), self._network.submit(self._embed, batch))
+
+    def _embed(self, batch: ItemBatch) -> tuple[Embeddings, Clocks]:
+        return self._worker.embed(batch.modality, batch.arrays), _clocks()
 
     def _land(self, flight: "Flight") -> None:
-        batch, vectors = flight.batch, flight.vectors.result()
+        batch, (vectors, ended) = flight.batch, flight.landed.result()
         for item, vector in zip(batch.keys, vectors, strict=True):
             item.vector = vector
         # of the time that two batches are in the network together, each has what passes until it lands
+        last_s, _ = self._landed
         start_s, start_cpu_s = max(flight.started, self._landed)
-        self._landed = end_s, end_cpu_s = _clocks()
-        self.stages.network_s += end_s - start_s
+        self._landed = end_s, end_cpu_s = max(ended, self._landed)
+        self.stages.network_s += max(0.0, end_s - start_s)
+        self.stages.starved_s += max(0.0, start_s - last_s - (self.stages.blocked_s - self._blocked_s))
+        self._blocked_s = self.stages.blocked_s
         self.stages.n_batches += 1
         self.stages.n_items += len(batch.keys)
         self.stages.n_numbers += batch.n_numbers
         self.stages.n_padding += batch.n_padding
-        if batch.modality in self._opened:
-            self._division.network.add(end_cpu_s - start_cpu_s, len(batch.keys))
+        if not flight.opens:
+            self._division.network.add(max(0.0, end_cpu_s - start_cpu_s), len(batch.keys))
             self._divide()
-        self._opened.add(batch.modality)
 
     def _divide(self) -> None:
         """Give the network the threads that were measured to be its share, where enough is left to be embedded."""
@@ -206,6 +216,5 @@ class Pipeline:
         self._to_network.stop()
 
 
-def _clocks() -> tuple[float, float]:
-    """Seconds of the wall, and of the processors for this process."""
+def _clocks() -> Clocks:
     return time.monotonic(), time.process_time()

@@ -83,6 +83,13 @@ class Model:
         check_files(folder, config)
         return cls(folder, config, _preprocessing(folder, config), device, runtime, precision, purpose, threads)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """To be sent to another process, which opens the networks for itself."""
+        return self.__dict__ | {"_networks": {}, "_opening": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _opening=Lock())
+
     @property
     def name(self) -> str:
         return str(self.config["name"])
@@ -227,7 +234,8 @@ class Model:
         part = self.config["modalities"][modality]
         if not maps:
             return part, self.precision
-        served = {FLOAT32: {"file": part["maps"]["file"], "runtimes": MAP_RUNTIMES}}
+        offered = [runtime for runtime in MAP_RUNTIMES if runtime in part["served"][FLOAT32]["runtimes"]]
+        served = {FLOAT32: {"file": part["maps"]["file"], "runtimes": offered}}
         return {"input": {"name": name}, "served": served}, "auto"
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_STREAMS = 8  # from there on a stream has several threads
-SMALLEST_PART = 4  # items, below which what a run costs by itself shows
-PARTS_OF_A_STREAM = 2  # so that a stream whose processor is taken away leaves the rest to the others
+PART_ITEMS = 8  # at most; of fewer it shows what a run costs by itself, of more that the last stream is waited for
 
 Run = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
@@ -20,9 +19,9 @@ def n_streams(threads: int) -> int:
     return min(threads, MOST_STREAMS)
 
 
-def parts_of(n_items: int, streams: int) -> list[slice]:
-    """A batch's parts: whole and in order, as equal as can be, by its size alone, so that outputs repeat."""
-    n_parts = max(1, min(streams * PARTS_OF_A_STREAM, n_items // SMALLEST_PART)) if streams > 1 else 1
+def parts_of(n_items: int) -> list[slice]:
+    """A batch's parts: whole and in order, as equal as can be; by its size alone, so that no thread changes a bit."""
+    n_parts = max(1, -(-n_items // PART_ITEMS))
     ends = [round(n_items * part / n_parts) for part in range(n_parts + 1)]
     return [slice(start, end) for start, end in pairwise(ends)]
 
@@ -33,12 +32,12 @@ class Streams:
     Batches may come from several threads: the parts of the next fill the streams that those of the last leave free.
     """
 
-    def __init__(self, run: Run, streams: int) -> None:
-        self._run, self._streams = run, streams
+    def __init__(self, run: Run, streams: int, *, is_cut: bool = True) -> None:
+        self._run, self._is_cut = run, is_cut
         self._pool = ThreadPoolExecutor(streams, "stream")
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
         """The outputs of a whole batch."""
-        parts = parts_of(len(batch), self._streams)
+        parts = parts_of(len(batch)) if self._is_cut else [slice(None)]
         outputs = list(self._pool.map(lambda part: self._run(batch[part]), parts))
         return outputs[0] if len(outputs) == 1 else [np.concatenate(of) for of in zip(*outputs, strict=True)]

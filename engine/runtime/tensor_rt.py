@@ -168,7 +168,8 @@ class Repeated:
         try:
             enqueue()
         except XmrError:
-            self._device.end_capture()
+            if (half := self._device.end_capture()) is not None:
+                self._device.destroy(half)
             return None
         return self._device.end_capture()
 

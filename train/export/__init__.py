@@ -143,7 +143,7 @@ def _add_plans(
     report: Report,
 ) -> list[Parity]:
     """Build the plans of what is offered to TensorRT; compare them too, where there is a GPU."""
-    from xmr.engine.trt import make_plans
+    from xmr.engine.trt import PLANS, make_plans
     from xmr.engine.trt.build import compute_capability
 
     _write_config(config, folder)
@@ -154,6 +154,10 @@ def _add_plans(
     report(of_plans)
     _judge(config, [*results, *of_plans], note)
     _check_offered(config)
+    for of in of_plans:
+        if of.missed:
+            for path in (folder / PLANS).glob(f"{of.modality}.{of.precision}.*"):
+                path.unlink()
     return of_plans
 
 

@@ -33,14 +33,14 @@ def replaced(folder: Path) -> Iterator[Path]:
     unborn.mkdir()
     try:
         yield unborn
-        if folder.exists():
+        if os.path.lexists(folder):
             folder.rename(old)
         unborn.rename(folder)
     finally:
-        if old.exists() and not folder.exists():
+        if os.path.lexists(old) and not os.path.lexists(folder):
             old.rename(folder)
         for left_over in (unborn, old):
-            shutil.rmtree(left_over, ignore_errors=True)
+            _remove(left_over)
 
 
 def _beside(folder: Path, what: str) -> Path:
@@ -54,8 +54,15 @@ def _clear(folder: Path) -> None:
         what, _, process = path.name.removeprefix(f".{folder.name}.").partition("-")
         if what not in ("new", "old") or not process.isdecimal() or _is_running(int(process)):
             continue
-        if what == "old" and not folder.exists():
+        if what == "old" and not os.path.lexists(folder):
             path.rename(folder)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    else:
         shutil.rmtree(path, ignore_errors=True)
 
 
