@@ -99,7 +99,10 @@ def test_one_worker_or_two_run_the_same_batches_and_give_the_same_bytes(corpus: 
     assert vectors(one).tobytes() == vectors(two).tobytes()
 
 
-def test_the_threads_of_the_network_change_no_byte(exported: Path, corpus: list[CorpusFile]) -> None:
+def test_the_threads_of_the_network_change_no_byte(
+    exported: Path, corpus: list[CorpusFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xmr.engine.runtime.streams.PART_BYTES", 1)
     model = Model.open(exported, "cpu")
     worker = EmbeddingWorker(model)
     pictures = [file for file in corpus if file.medium == "image"][:24]
@@ -208,7 +211,7 @@ def test_more_workers_than_a_machine_can_hold_are_refused(corpus: list[CorpusFil
         run(corpus, workers=5000)
 
 
-@pytest.mark.parametrize("batch_size", [2, 9])  # a batch in one part, or in two
+@pytest.mark.parametrize("batch_size", [2, 16])  # a batch in one part, or in two
 def test_a_run_is_divided_while_it_runs_and_gives_the_same_bytes(
     batch_size: int, exported: Path, corpus: list[CorpusFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +222,7 @@ def test_a_run_is_divided_while_it_runs_and_gives_the_same_bytes(
         opened.append(threads)
         set_threads(self, threads)
 
+    monkeypatch.setattr("xmr.engine.runtime.streams.PART_BYTES", 1)
     model = Model.open(exported, "cpu")
     undivided = run(corpus, model, workers=1, batch_size=batch_size)
     monkeypatch.setattr(EmbeddingWorker, "set_threads", noted)

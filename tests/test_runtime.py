@@ -64,7 +64,10 @@ def test_a_runtime_computes_what_the_network_says(runtime: str, rows: int, threa
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
-def test_a_batch_in_several_streams_gives_what_one_gives(network_file: Path, runtime: str) -> None:
+def test_a_batch_in_several_streams_gives_what_one_gives(
+    network_file: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xmr.engine.runtime.streams.PART_BYTES", 1)
     rows = np.random.default_rng(2).standard_normal((33, DIM)).astype(np.float32)
     [whole] = Network(network_file, runtime=runtime).run(rows).values()
     [in_parts] = Network(network_file, runtime=runtime, threads=3, streams=3).run(rows).values()

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_STREAMS = 8  # from there on a stream has several threads
-PART_ITEMS = 8  # at most; of fewer it shows what a run costs by itself, of more that the last stream is waited for
+PART_ITEMS = 8  # of fewer it shows what a run costs by itself, of more that the last stream is waited for
+PART_BYTES = 1_000_000  # of less, as of sentences, too
 
 Run = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
@@ -19,9 +20,9 @@ def n_streams(threads: int) -> int:
     return min(threads, MOST_STREAMS)
 
 
-def parts_of(n_items: int) -> list[slice]:
+def parts_of(n_items: int, n_bytes: int) -> list[slice]:
     """A batch's parts: whole and in order, as equal as can be; by its size alone, so that no thread changes a bit."""
-    n_parts = max(1, -(-n_items // PART_ITEMS))
+    n_parts = max(1, min(n_items // PART_ITEMS, n_bytes // PART_BYTES))
     ends = [round(n_items * part / n_parts) for part in range(n_parts + 1)]
     return [slice(start, end) for start, end in pairwise(ends)]
 
@@ -38,6 +39,6 @@ class Streams:
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
         """The outputs of a whole batch."""
-        parts = parts_of(len(batch)) if self._is_cut else [slice(None)]
+        parts = parts_of(len(batch), batch.nbytes) if self._is_cut else [slice(None)]
         outputs = list(self._pool.map(lambda part: self._run(batch[part]), parts))
         return outputs[0] if len(outputs) == 1 else [np.concatenate(of) for of in zip(*outputs, strict=True)]
