@@ -13,7 +13,7 @@ class Stopped(Exception):  # noqa: N818, nothing went wrong
 
 
 class Channel(Generic[T]):
-    """What one thread puts in, another takes out in the same order. `waited_s` tells how long each of them waited."""
+    """What one thread puts in, another takes out in the same order. `put_waited_s` tells of waits for room."""
 
     def __init__(self, room: int) -> None:
         self._room = room

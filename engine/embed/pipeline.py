@@ -33,7 +33,7 @@ class Flight(NamedTuple):
 
     batch: ItemBatch
     opens: bool  # whether a network is opened for it, which tells nothing of what a batch needs
-    started: "Clocks"
+    started: Clocks
     landed: "Future[tuple[Embeddings, Clocks]]"
 
 
@@ -165,7 +165,7 @@ class Pipeline:
         except BaseException as error:
             self._fail(error)
 
-    def _start(self, batch: ItemBatch) -> "Flight":
+    def _start(self, batch: ItemBatch) -> Flight:
         opens = batch.modality not in self._opened
         self._opened.add(batch.modality)
         return Flight(batch, opens, _clocks(), self._network.submit(self._embed, batch))
@@ -173,7 +173,7 @@ class Pipeline:
     def _embed(self, batch: ItemBatch) -> tuple[Embeddings, Clocks]:
         return self._worker.embed(batch.modality, batch.arrays), _clocks()
 
-    def _land(self, flight: "Flight") -> None:
+    def _land(self, flight: Flight) -> None:
         batch, (vectors, ended) = flight.batch, flight.landed.result()
         for item, vector in zip(batch.keys, vectors, strict=True):
             item.vector = vector

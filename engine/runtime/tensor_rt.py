@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmr.engine.errors import XmrError
+from xmr.engine.runtime.choice import number_of
 from xmr.engine.runtime.cuda import Device
 from xmr.engine.trt import AXES, Builder, collector, find_builder, read_plan, reason_of
 
@@ -23,7 +24,7 @@ class Session:
     """An open plan: one input, its outputs in host memory."""
 
     def __init__(self, path: Path, device: str, onnx_sha256: str) -> None:
-        number = int(device.partition(":")[2] or 0)
+        number = number_of(device)
         builder = find_builder(number)
         facts, content = read_plan(path, onnx_sha256)
         check_fits(path, facts, builder)
