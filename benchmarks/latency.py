@@ -132,18 +132,20 @@ def measure(
 ) -> tuple[dict[str, list[float]], dict[str, list[dict[str, float]]]]:
     """Wall seconds of the command, and of each step of one in a process of its own; interleaved, the first thrown away.
 
-    The files are in the system's cache, as those of a service in use are.
+    The files are in the system's cache, as those of a service in use are, and the modules are compiled once, as those
+    of an installed package are, whatever PYTHONDONTWRITEBYTECODE says.
     """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     walls: dict[str, list[float]] = {name: [] for name in queries}
     steps: dict[str, list[dict[str, float]]] = {name: [] for name in queries}
     for _ in range(rounds + 1):
         for name, content in queries.items():
             command = [XMR, "query", f"--{name}", content, "--index", index, "--model", model, "--device", "cpu"]
             start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(command, check=True, capture_output=True, env=environment)
             walls[name].append(time.perf_counter() - start)
             stepped = [sys.executable, "-c", STEPS, model, index, name, content]
-            done = subprocess.run(stepped, check=True, capture_output=True, text=True)
+            done = subprocess.run(stepped, check=True, capture_output=True, text=True, env=environment)
             steps[name].append(dict(json.loads(done.stderr.splitlines()[-1])))
     return {name: seconds[1:] for name, seconds in walls.items()}, {name: of[1:] for name, of in steps.items()}
 
