@@ -4,7 +4,7 @@ BIN := .venv/bin
 PATH := $(CURDIR)/$(BIN):$(PATH)
 export PATH
 
-.PHONY: install demo test lint types clean
+.PHONY: install demo test test-long lint types clean
 
 install: .venv/.installed
 
@@ -36,6 +36,10 @@ lint: install
 
 test: lint types
 	pytest
+
+# with the tests that take minutes
+test-long: lint types
+	pytest -m "long or not long"
 
 clean:
 	rm -rf .venv build demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from xmr.engine.files import sha256_of, write_whole
 FORMAT = 1
 MAX_DIM, BLOCK_ROWS, CODES_TAIL = _topk.MAX_DIM, _topk.BLOCK_ROWS, _topk.CODES_TAIL
 DTYPES = {"codes": np.uint8, "blocks": np.float32, "bounds": np.float32, "mean": np.float64}
+# what numpy raises for a damaged header, which it reads as Python
+NO_ARRAY = (EOFError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError, TokenError)
 SAMPLE_ROWS = 4096  # on which the ways to code are compared
 SAMPLE_QUERIES = 32
 SAMPLE_K = 10
@@ -75,7 +78,7 @@ class Codes:
             codes = cls(arrays["codes"], arrays["blocks"], arrays["bounds"], arrays.get("mean"), meta["is_rotated"])
             codes.segment(rows)
             codes._check_some_blocks(rows)
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (OSError, KeyError, AttributeError, *NO_ARRAY) as error:
             reason = str(error).partition("\n")[0]
             raise XmrError(f"{_meta_path(path)}: no codes of its segment can be read from it ({reason})") from None
         return codes

@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 
 from xmr.engine import terminal
 from xmr.engine.corpus import Scan
-from xmr.engine.embed import EmbeddedFile, Stages, embed_files, modalities_of
+from xmr.engine.embed import EmbeddedFile, Stages, embed_files
 from xmr.engine.errors import UsageError, XmrError
 from xmr.engine.files import sync_folder
-from xmr.engine.media import MODALITIES
+from xmr.engine.media import MODALITIES, Reading, modalities_of
 from xmr.engine.model import BATCH_SIZE, Model
 
 SUFFIX = ".npy"
 ITEMS_AT_ONCE = 65536  # that a parquet list holds in memory: one of its row groups
 
-Entry = dict[str, Any]  # an item in the list: path, modality, start_s, end_s, line, text
+Entry = dict[str, Any]  # an item in the list: path, modality, start_s, end_s, line, text, metadata
 
 
 @dataclass
@@ -63,6 +63,7 @@ def extract(
     modality: str | None = None,
     list_format: str = "jsonl",
     overwrite: bool = False,
+    reading: Reading | None = None,
     workers: int = 0,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -72,12 +73,13 @@ def extract(
     """Write (n, dim) float32 unit rows to `out` and the list of their items beside it, once both are whole.
 
     Items are in the order of their files' paths: of one modality, or all that the model makes of a file; files of media
-    that are not asked for count as ignored. What is skipped is told to `note` at once; of a long file that could not be
-    read to its end, the items before stay. XmrError where nothing can be embedded, or a file is in the way.
+    that are not asked for count as ignored; `reading` says how long ones are cut. What is skipped is told to `note` at
+    once; of a long file that could not be read to its end, the items before stay. XmrError where nothing can be
+    embedded, or a file is in the way.
     """
     check_free(out, list_format, overwrite=overwrite)
     narrow = narrowed(model, modality)
-    files = [file for file in corpus.files if modalities_of(narrow, file.medium)]
+    files = [file for file in corpus.files if modalities_of(narrow.modalities, file.medium)]
     beside = out.with_suffix(LISTS[list_format].suffix)
     summary = ExtractSummary(str(out), str(beside), model.name, model.fingerprint, model.dim)
     summary.n_ignored = corpus.n_ignored + len(corpus.files) - len(files)
@@ -86,7 +88,9 @@ def extract(
         note(f"skipped: {sentence}")
     with _both(out, beside) as (rows_file, list_file):
         rows, items = Rows(rows_file, model.dim), LISTS[list_format](list_file)
-        results = embed_files(narrow, files, workers=workers, batch_size=batch_size, stages=stages)
+        results = embed_files(
+            narrow, files, workers=workers, batch_size=batch_size, stages=stages, reading=reading or Reading()
+        )
         with closing(results):
             n_done = 0
             for result in results:
@@ -170,7 +174,7 @@ class JsonLines:
 
 
 class Parquet:
-    """One table, a column a key; needs pyarrow."""
+    """One table, a column a key, `metadata` as JSON; needs pyarrow."""
 
     suffix = ".parquet"
 
@@ -180,12 +184,12 @@ class Parquet:
 
         text, seconds = arrow.string(), arrow.float64()
         kinds = {"path": text, "modality": text, "start_s": seconds, "end_s": seconds, "line": arrow.int64()}
-        self._schema = arrow.schema(list((kinds | {"text": text}).items()))
+        self._schema = arrow.schema(list((kinds | {"text": text, "metadata": text}).items()))
         self._table, self._writer = arrow.Table, parquet.ParquetWriter(file, self._schema)
         self._waiting: list[Entry] = []
 
     def add(self, entries: Sequence[Entry]) -> None:
-        self._waiting.extend(entries)
+        self._waiting.extend(entry | {"metadata": json.dumps(entry["metadata"])} for entry in entries)
         if len(self._waiting) >= ITEMS_AT_ONCE:
             self._flush()
 
@@ -219,6 +223,7 @@ def _entries(result: EmbeddedFile) -> list[Entry]:
             "end_s": item.end_s,
             "line": item.line,
             "text": item.text,
+            "metadata": {**result.file.metadata, **(item.metadata or {})},
         }
         for item in result.items
     ]

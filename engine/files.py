@@ -8,13 +8,28 @@ from typing import IO
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a file under another name; sync it, then give it its own. The folder is for `sync_folder`."""
+    """Let `write` fill a file under another name; sync it, then give it its own. The folder is for `sync_folder`.
+
+    Where the writing fails, nothing of it is left.
+    """
     unborn = path.with_name(f".{path.name}.{os.getpid()}")
-    with unborn.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    unborn.replace(path)
+    try:
+        with unborn.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        unborn.replace(path)
+    except BaseException:
+        unborn.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """With its parents; each name lasts."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """What a folder is that xmr wrote: an exported model, an index or a checkpoint, told without opening a network."""
 
 import json
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,6 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def _describe_model(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {
         "kind": "exported model",
         "path": str(folder),
@@ -45,7 +46,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "maps": ", ".join(name for name, part in config["modalities"].items() if "maps" in part) or "none",
         "recipe": config.get("recipe"),
         "metrics": _summary(config.get("metrics")),
-        "size_mb": round(size / 1e6, 1),
+        "size_mb": _size_mb(folder),
     }
 
 
@@ -59,7 +60,11 @@ def _describe_index(folder: Path) -> dict[str, Any]:
             "fingerprint": index.meta["fingerprint"],
             "dim": index.dim,
             "items": index.counts(),
+            "segments": index.n_segments(),
+            "reading": asdict(index.reading),
+            "missing": index.n_missing(),
             "skipped": len(index.skipped()),
+            "size_mb": _size_mb(folder),
         }
     finally:
         index.close()
@@ -71,6 +76,14 @@ def _describe_checkpoint(folder: Path) -> dict[str, Any]:
     shown = ("recipe", "step", "epoch", "n_epochs", "modalities")
     facts = {"kind": "checkpoint", "path": str(folder)} | {key: state.get(key) for key in shown}
     return facts | {"metrics": _summary(best.get("metrics"))}
+
+
+def _size_mb(folder: Path) -> float:
+    n_bytes = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a writer may be at work
+            n_bytes += path.stat().st_size if path.is_file() else 0
+    return round(n_bytes / 1e6, 1)
 
 
 def _summary(metrics: dict[str, Any] | None) -> dict[str, Any]:

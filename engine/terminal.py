@@ -1,10 +1,12 @@
 """What the commands show: results on stdout, progress and notes on stderr. Bars only where somebody watches."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 
@@ -29,14 +31,29 @@ def print_json(records: Iterable[Mapping[str, Any]]) -> None:
 
 def note(sentence: str) -> None:
     """A line on stderr."""
-    print(sentence, file=sys.stderr)
+    print(_printable(sentence), file=sys.stderr)
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Inside, a request of the system to end (SIGTERM) is what Ctrl-C is: what was done is kept."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def progress_bar(label: str, status: Callable[[], str] | None = None) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and time left, moved by calling `(done, total)`; silent where stderr is no terminal.
 
-    `status` is asked for what to show in place of the rate, as items a second and what the work waits for.
+    A total of 0 is one that is not known. `status` is asked for what to show in place of the rate, as items a second
+    and what the work waits for.
     """
     if not sys.stderr.isatty():
         yield lambda done, total: None
@@ -57,7 +74,7 @@ def progress_bar(label: str, status: Callable[[], str] | None = None) -> Iterato
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Status(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         work = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(work, completed=done, total=total)
+        yield lambda done, total: bar.update(work, completed=done, total=total or None)
 
 
 def shown_path(path: str | Path) -> str:
@@ -69,8 +86,12 @@ def shown_path(path: str | Path) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    # a name from a file must not move the cursor
-    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
+    return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """A name from a file must not move the cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _is_number(cell: str) -> bool:

@@ -3,18 +3,19 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import TINY, must_run, run_xmr
+from conftest import TINY, XMR, must_run, run_xmr
 
 from xmr.engine import runtime
-from xmr.engine.cli import _tell_how
+from xmr.engine.cli.options import tell_how
 from xmr.engine.runtime import Choice
 
 COMMANDS = ("init", "fetch", "speak", "train", "eval", "compare", "export", "plan")
-HELP = (*COMMANDS, "index", "embed", "query", "localize", "info")
+HELP = (*COMMANDS, "index", "embed", "query", "similar", "localize", "info")
 
 
 def refused(*arguments: object, cwd: Path, code: int, says: str) -> None:
@@ -48,7 +49,7 @@ def test_what_a_model_runs_on_is_told_and_once_why_not_on_the_gpu_that_is_here(
         "text": Choice("onnxruntime", "float32", "cpu", Path("m"), "text.onnx", passed_over=reason),
     }
     monkeypatch.setattr(runtime, "remarks", lambda: ["two wheels overwrite each other"])
-    _tell_how(SimpleNamespace(name="m", choice=choices.get), list(choices))
+    tell_how(SimpleNamespace(name="m", choice=choices.get), list(choices))
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.splitlines() == [
@@ -205,7 +206,7 @@ def test_index_refuses(world: Path) -> None:
     refused("index", "empty", "--index", "fresh", cwd=world, code=1, says="nothing to embed, found no file at all")
     refused("index", "corpus", "--model", "empty", cwd=world, code=1, says="no config.json in it")
     refused("index", "corpus", "--device", "cuda", cwd=world, code=1, says="no CUDA device here")
-    refused("index", cwd=world, code=2, says="Missing argument")
+    refused("index", cwd=world, code=2, says="nothing to index given")
     assert not (world / "fresh").exists()
     assert sorted((world / ".xmr" / "index" / "segments").iterdir()) == before
 
@@ -256,10 +257,22 @@ def test_query_prints_a_table_and_keeps_to_min_score(finished_world: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        ((), 2, "no query given; ask with exactly one"),
-        (("--text", "a bell", "--image", "query/dog.jpg"), 2, "--image and --text given"),
+        ((), 2, "no query given; ask with one or more of --image"),
+        (("--text", "a bell", "--minus-text", "a bell"), 1, "cancel each other out"),
+        (("--text", "a bell", "--weight", "text=1,2"), 2, "2 weights found for 1 text"),
+        (("--text", "a bell", "--weight", "text"), 2, "--weight text found; write it as"),
+        (("--text", "a bell", "--group", "x"), 2, "grouped by file"),
+        (("--text", "a bell", "--fold", "2"), 2, "fold 2 found"),
+        (("--text", "a bell", "--offset", "-1"), 2, "offset -1 found"),
+        (("--text", "a bell", "--where", "lable = 1"), 1, "no column lable found"),
+        (("--text", "a bell", "--where", "1) OR (1; DROP TABLE items"), 1, "a \\) too many"),
+        (("--video", "query/dog.jpg"), 1, "no video by its name"),
+        (("--like", "corpus/images/bell-99.jpg"), 1, "nearest file there is .*images/bell"),
+        (("a bell",), 2, "'a bell' given; ask with one or more"),
+        (("-", "--text", "a bell"), 2, "a question and - given"),
         (("--text", "a bell", "--to", "smell"), 2, "'smell' is no modality"),
         (("--text", "a bell", "-k", "0"), 2, "-k"),
+        (("--text", "--fold"), 1, "'--fold': none of its words"),
         (("--text", "a bell", "--to", "speech"), 1, "no speech in this index, it holds image, sound, text"),
         (("--text", "xyzzy"), 1, "none of its words is among"),
         (("--image", "nowhere.jpg"), 1, "nowhere.jpg: cannot be read"),
@@ -272,6 +285,103 @@ def test_query_prints_a_table_and_keeps_to_min_score(finished_world: Path) -> No
 )
 def test_query_refuses(finished_world: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
     refused("query", *arguments, cwd=finished_world, code=code, says=says)
+
+
+def test_query_adds_parts_up_and_takes_others_away(finished_world: Path) -> None:
+    bell, dog = "corpus/images/bell-1.jpg", "corpus/images/dog-1.jpg"
+    both = ("query", "--image", bell, "--like", dog, "--json")
+    hits = lines(must_run(*both, "--weight", "image=0.01", "-k", 1, cwd=finished_world))
+    assert str(hits[0]["path"]).endswith(dog)
+    hits = lines(must_run(*both, "--minus-like", dog, "-k", 1, cwd=finished_world))
+    assert str(hits[0]["path"]).endswith(bell)
+    assert float(str(hits[0]["score"])) == pytest.approx(1, abs=1e-5)
+
+
+def test_query_by_an_indexed_item_needs_no_model(finished_world: Path) -> None:
+    asked = ("query", "--like", "corpus/notes.txt:1", "-k", 1, "--model", "nowhere")
+    assert "notes.txt:1" in must_run(*asked, cwd=finished_world)
+
+
+def test_query_shows_pages_of_files_that_a_condition_holds_of(finished_world: Path) -> None:
+    asked = ("query", "--text", "a bell", "--group", "file", "--where", "path LIKE '%bell%' OR medium = 'text'")
+    hits = lines(must_run(*asked, "-k", 100, "--json", cwd=finished_world))
+    assert len({hit["path"] for hit in hits}) == len(hits) > 3
+    page = lines(must_run(*asked, "-k", 2, "--offset", 1, "--json", cwd=finished_world))
+    assert page == hits[1:3]
+    done = run_xmr(*asked, "--offset", 100, cwd=finished_world)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no hit after the first 100" in done.stderr
+
+
+def test_query_folds_copies_into_the_better_hit(world: Path) -> None:
+    shutil.copy(world / "corpus/images/bell-1.jpg", world / "corpus/images/copy.jpg")
+    must_run("index", "corpus", cwd=world)
+    asked = ("query", "--image", "corpus/images/bell-1.jpg", "--to", "image", "-k", 50)
+    every = lines(must_run(*asked, "--json", cwd=world))
+    folded = lines(must_run(*asked, "--fold", "--json", cwd=world))
+    assert sum(1 + len(hit["folded"]) for hit in folded) == len(every)  # type: ignore[arg-type]
+    assert folded[0]["folded"][0] == every[1]["id"]  # type: ignore[index]
+    table = must_run(*asked, "--fold", 0.999999, cwd=world).splitlines()
+    assert table[0].split() == ["rank", "score", "modality", "path", "alike", "text"]
+
+
+def test_query_answers_every_line_of_stdin(finished_world: Path) -> None:
+    asked = [b"a bell", b"", b'{"like": "corpus/images/dog-1.jpg", "to": "image", "k": 2}', b"{bad", b"xyzzy"]
+    command = [str(XMR), "query", "-", "-k", "1", "--json"]
+    done = subprocess.run(command, cwd=finished_world, input=b"\n".join(asked), capture_output=True, timeout=300)
+    assert done.returncode == 3
+    hits = lines(done.stdout.decode())
+    assert [(hit["query"], hit["rank"]) for hit in hits] == [(1, 1), (3, 1), (3, 2)]
+    errors = [json.loads(line) for line in done.stderr.decode().splitlines() if line.startswith("{")]
+    assert [(error["query"], error["error"][:20]) for error in errors] == [
+        (4, "no JSON object found"),
+        (5, "'xyzzy': none of its"),
+    ]
+
+
+def test_query_of_stdin_stops_where_there_is_no_model(finished_world: Path) -> None:
+    command = [str(XMR), "query", "-", "--model", "nowhere"]
+    done = subprocess.run(command, cwd=finished_world, input=b"a\nb", capture_output=True, timeout=300)
+    assert (done.returncode, done.stderr.count(b"no config.json")) == (1, 1)
+
+
+def test_similar_finds_what_is_like_a_file_but_not_the_file(finished_world: Path) -> None:
+    hits = lines(
+        must_run("similar", "corpus/images/bell-1.jpg", "-k", 50, "--to", "image", "--json", cwd=finished_world)
+    )
+    assert len(hits) == 11
+    assert not [hit for hit in hits if str(hit["path"]).endswith("bell-1.jpg")]
+    of_item = lines(must_run("similar", hits[0]["id"], "-k", 1, "--to", "image", "--json", cwd=finished_world))
+    assert of_item[0]["id"] != hits[0]["id"]
+
+
+def test_similar_lists_what_is_there_twice(world: Path) -> None:
+    shutil.copy(world / "corpus/images/bell-1.jpg", world / "corpus/images/copy.jpg")
+    must_run("index", "corpus", cwd=world)
+    asked = ("similar", "--duplicates", "--to", "image", "--min-score", 0.999999)
+    found = lines(must_run(*asked, "--json", cwd=world))
+    [group] = {one["group"] for one in found if str(one["path"]).endswith("/copy.jpg")}
+    assert {Path(str(one["path"])).name for one in found if one["group"] == group} == {"bell-1.jpg", "copy.jpg"}
+    done = run_xmr(*asked, cwd=world)
+    assert f"of {len(found)} items with a cosine of 0.999999 or more" in done.stderr
+    assert len(done.stdout.splitlines()) == 1 + len(found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((), 2, "nothing to compare with given"),
+        (("1", "--duplicates"), 2, "a file and --duplicates given"),
+        (("--duplicates", "--where", "1"), 2, "leave the other options out"),
+        (("--duplicates", "-k", "3"), 2, "leave the other options out"),
+        (("--duplicates", "--min-score", "2"), 2, "cosine 2 found"),
+        (("corpus/images/bell-99.jpg",), 1, "not in the index .*; the nearest file there is"),
+        (("99999",), 1, "no item 99999 in this index"),
+        (("1", "--index", "nowhere"), 1, "nowhere: no index there"),
+    ],
+)
+def test_similar_refuses(finished_world: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+    refused("similar", *arguments, cwd=finished_world, code=code, says=says)
 
 
 def test_info_tells_what_each_folder_is(finished_world: Path) -> None:

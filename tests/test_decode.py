@@ -3,11 +3,11 @@
 import multiprocessing
 import os
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,8 @@ import soundfile
 from PIL import Image
 
 from xmr.engine.errors import XmrError
+from xmr.engine.media import Content, image, sound, text
 from xmr.engine.media import decode as decode_module
-from xmr.engine.media import image, sound, text
 from xmr.engine.media.decode import (
     AHEAD,
     PART_BYTES,
@@ -33,7 +33,7 @@ from xmr.engine.media.decode import (
 PREPROCESSING = {
     "image": image.Preprocessing(size=4),
     "sound": sound.Preprocessing(8000, 1.0, 1.0),
-    "text": text.Preprocessing(vocabulary=("dog",)),
+    "text": text.Preprocessing(vocabulary=("dog", *map(str, range(150)))),
 }
 LINES_A_PART = PART_BYTES // (8 + PIECE_BYTES)  # of one word
 
@@ -48,6 +48,30 @@ class Deadly:
         return 0
 
 
+@dataclass(frozen=True)
+class Hungry:
+    """Preprocessing that asks for more memory than a worker may take."""
+
+    @property
+    def size(self) -> int:
+        return len(bytearray(2 * decode_module.MEMORY_BYTES))
+
+
+@dataclass(frozen=True)
+class Late:
+    """Preprocessing that keeps the process which reads it until a file is there."""
+
+    awaited: Path
+    resize: str = "squash"
+    margin: float = 0.0
+
+    @property
+    def size(self) -> int:
+        while not self.awaited.exists():
+            time.sleep(0.01)
+        return 4
+
+
 def write_image(path: Path, grey: int = 0) -> Path:
     Image.new("L", (4, 4), grey).save(path)
     return path
@@ -58,15 +82,16 @@ def grey_of(decoded: Decoded) -> int:
     return int(decoded.loaded.pieces[0].array[0, 0, 0])
 
 
-def write_endless_sound(path: Path) -> Path:
-    """Half an hour of silence in 64 channels: 1 GB of nothing on disk, 4.1 GB of samples."""
-    rate_hz, n_channels, n_bytes = 9000, 64, 9000 * 64 * 1799
-    fields = struct.pack("<IHHIIHH", 16, 1, n_channels, rate_hz, rate_hz * n_channels, n_channels, 8)
-    head = b"RIFF" + struct.pack("<I", 36 + n_bytes) + b"WAVEfmt " + fields + b"data" + struct.pack("<I", n_bytes)
-    with path.open("wb") as file:
-        file.write(head)
-        file.truncate(len(head) + n_bytes)
-    return path
+def write_number(folder: Path, number: int) -> Task:
+    """A text that says a number, to be read."""
+    path = folder / f"{number}.txt"
+    path.write_text(f"{number}\n")
+    return Task(path, "text")
+
+
+def number_of(decoded: Decoded) -> int:
+    assert decoded.loaded is not None, decoded.error
+    return int(decoded.loaded.pieces[0].text or "")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -116,18 +141,18 @@ def test_a_decoder_that_crashes_costs_its_file_only(tmp_path: Path) -> None:
 
 def test_a_file_that_is_never_read_to_its_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_module, "TIMEOUT_S", 3.0)
-    os.mkfifo(tmp_path / "stuck.png")  # nobody writes into it, so that opening it never ends
-    good = Task(write_image(tmp_path / "a.png", 5), "image")
-    before, stuck, after = decode_ahead([good, Task(tmp_path / "stuck.png", "image"), good], PREPROCESSING, workers=1)
-    assert (grey_of(before), grey_of(after)) == (5, 5)
+    good, late = write_number(tmp_path, 5), Task(write_image(tmp_path / "stuck.png"), "image")
+    preprocessing = PREPROCESSING | {"image": Late(tmp_path / "never")}
+    before, stuck, after = decode_ahead([good, late, good], preprocessing, workers=1)
+    assert (number_of(before), number_of(after)) == (5, 5)
     assert stuck.error == f"{tmp_path}/stuck.png: not decoded within 3 s; convert or remove it"
 
 
 def test_a_file_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
-    tasks = [Task(write_endless_sound(tmp_path / "a.wav"), "sound"), Task(write_image(tmp_path / "a.png", 3), "image")]
-    large, good = decode_ahead(tasks, PREPROCESSING, workers=1)
-    assert large.error == f"{tmp_path}/a.wav: needs more memory than a worker may take; make it smaller"
-    assert grey_of(good) == 3
+    tasks = [Task(write_image(tmp_path / "a.png"), "image"), write_number(tmp_path, 3)]
+    large, good = decode_ahead(tasks, PREPROCESSING | {"image": Hungry()}, workers=1)
+    assert large.error == f"{tmp_path}/a.png: needs more memory than a worker may take; make it smaller"
+    assert number_of(good) == 3
 
 
 def test_no_worker_is_left_when_the_results_are_no_longer_wanted(tmp_path: Path) -> None:
@@ -163,8 +188,8 @@ def test_the_number_of_workers_can_change_while_they_run(tmp_path: Path) -> None
 
 
 def test_another_thread_can_end_the_wait_for_a_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "stuck.png")
-    decoding = Decoding([Task(tmp_path / "stuck.png", "image")], PREPROCESSING, workers=1)
+    late = PREPROCESSING | {"image": Late(tmp_path / "never")}
+    decoding = Decoding([Task(write_image(tmp_path / "stuck.png"), "image")], late, workers=1)
     threading.Timer(0.5, decoding.stop).start()
     assert list(decoding) == []
     decoding.close()
@@ -173,15 +198,17 @@ def test_another_thread_can_end_the_wait_for_a_file(tmp_path: Path) -> None:
 
 def test_what_nobody_has_asked_for_yet_stays_with_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_module, "HELD_BYTES", 1)  # no result but the next one is fetched
-    large = {"image": image.Preprocessing(size=512)}  # more than a pipe takes
-    os.mkfifo(tmp_path / "late.png")
-    tasks = [Task(tmp_path / "late.png", "image")]
-    tasks += [Task(write_image(tmp_path / f"{grey}.png", grey), "image") for grey in range(20)]
-    decoding = Decoding(tasks, large, workers=2)
-    threading.Timer(2, lambda: (tmp_path / "late.png").write_bytes((tmp_path / "7.png").read_bytes())).start()
+    large = sound.Preprocessing(8000, 100.0, 100.0)  # more than a pipe takes
+    tasks = [Task(write_image(tmp_path / "late.png", 7), "image")]
+    for level in range(20):
+        soundfile.write(tmp_path / f"{level}.wav", np.full(8000, level / 32), 8000)
+        tasks.append(Task(tmp_path / f"{level}.wav", "sound"))
+    decoding = Decoding(tasks, {"image": Late(tmp_path / "now"), "sound": large}, workers=2)
+    threading.Timer(2, (tmp_path / "now").touch).start()
     assert grey_of(next(decoding)) == 7
     assert len(decoding._ready) <= 1
-    assert [grey_of(decoded) for decoded in decoding] == list(range(20))
+    levels = [decoded.loaded.pieces[0].array[0] for decoded in decoding if decoded.loaded is not None]
+    assert levels == [level / 32 for level in range(20)]
     decoding.close()
 
 
@@ -201,10 +228,9 @@ def test_a_result_says_what_time_its_worker_needed(tmp_path: Path) -> None:
 
 
 def test_files_of_a_crashed_worker_are_read_however_far_the_others_are_ahead(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "stuck.png")
-    tasks = [Task(tmp_path / "stuck.png", "image")]
-    tasks += [Task(write_image(tmp_path / f"{grey}.png", grey), "image") for grey in range(150)]
-    decoding = Decoding(tasks, PREPROCESSING, workers=2)
+    tasks = [Task(write_image(tmp_path / "stuck.png"), "image")]
+    tasks += [write_number(tmp_path, number) for number in range(150)]
+    decoding = Decoding(tasks, PREPROCESSING | {"image": Late(tmp_path / "never")}, workers=2)
 
     def crash() -> None:
         while len(decoding._ready) <= AHEAD or not all(worker.is_ready for worker in decoding._workers):
@@ -219,7 +245,7 @@ def test_files_of_a_crashed_worker_are_read_however_far_the_others_are_ahead(tmp
     thread.join()
     decoding.close()
     assert first.error == f"{tmp_path}/stuck.png: its decoder crashed (exit code -9); replace the file"
-    assert list(map(grey_of, others)) == list(range(150))
+    assert list(map(number_of, others)) == list(range(150))
 
 
 def test_a_process_that_does_not_begin_is_no_fault_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,13 +256,17 @@ def test_a_process_that_does_not_begin_is_no_fault_of_a_file(tmp_path: Path, mon
 
 
 STUCK = """
-import multiprocessing, sys
+import multiprocessing, sys, time
 from pathlib import Path
-from xmr.engine.media import decode, image
+from xmr.engine.media import decode
 decode.TIMEOUT_S = 1.0
+class Stuck:
+    @property
+    def size(self):
+        time.sleep(600)
 if __name__ == "__main__":
     task = decode.Task(Path(sys.argv[1]), "image")
-    decoding = decode.Decoding([task], {"image": image.Preprocessing(size=4)}, workers=1)
+    decoding = decode.Decoding([task], {"image": Stuck()}, workers=1)
     decoding._feed()
     decoding._listen()
     print(multiprocessing.active_children()[0].pid, flush=True)
@@ -245,7 +275,7 @@ if __name__ == "__main__":
 
 
 def test_a_stuck_decoder_ends_even_if_the_process_that_started_it_was_killed(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "stuck.png")
+    write_image(tmp_path / "stuck.png")
     (tmp_path / "stuck.py").write_text(STUCK)
     command = [sys.executable, "stuck.py", "stuck.png"]
     process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -296,3 +326,42 @@ def test_what_surrounds_an_array_counts_as_held(tmp_path: Path) -> None:
     next(decoding)
     assert decoding._held_bytes == 0
     decoding.close()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_refused_at_once(make: Callable[[Path], None], tmp_path: Path) -> None:
+    for modality, name in (("image", "a.png"), ("sound", "a.wav"), ("text", "a.txt")):
+        make(tmp_path / name)
+        with pytest.raises(XmrError, match=rf"{name}: no file but a folder, pipe, socket or device; take it out"):
+            decode(Task(tmp_path / name, modality), PREPROCESSING[modality])
+
+
+def test_a_member_of_an_archive_is_read_in_place(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 9)
+    soundfile.write(tmp_path / "a.wav", np.full(8000, 0.25), 8000)
+    (tmp_path / "a.txt").write_text("dog\n5\n")
+    names = {"image": "a.png", "sound": "a.wav", "text": "a.txt"}
+    archive, parts = tmp_path / "a.tar", {name: (tmp_path / name).read_bytes() for name in names.values()}
+    archive.write_bytes(b"".join(parts.values()))
+    start = 0
+    tasks = []
+    for modality, name in names.items():
+        content = Content(archive / name, archive, start, len(parts[name]))
+        tasks.append(Task(content, modality))
+        start += len(parts[name])
+    seen, heard, said = decode_ahead(tasks, PREPROCESSING, workers=1)
+    assert grey_of(seen) == 9
+    assert heard.loaded is not None
+    assert (heard.loaded.pieces[0].array == 0.25).all()
+    assert said.loaded is not None
+    assert [piece.text for piece in said.loaded.pieces] == ["dog", "5"]
+
+
+def test_what_takes_long_comes_in_parts_before_its_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_module, "PART_S", -1.0)
+    (tmp_path / "a.txt").write_text("dog\n" * 5)
+    task = Task(tmp_path / "a.txt", "text")
+    parts = list(decode_module._parts(task, PREPROCESSING["text"], None))
+    assert [(len(part.pieces), is_last) for part, is_last in parts] == [(1, False)] * 4 + [(1, True)]

@@ -21,7 +21,7 @@ from xmr.engine.embed.channel import Channel, Stopped
 from xmr.engine.embed.division import MAX_CHANGES, Division
 from xmr.engine.embed.pipeline import PART_ITEMS
 from xmr.engine.errors import UsageError
-from xmr.engine.media import image, text
+from xmr.engine.media import Reading, image, text
 from xmr.engine.media.decode import PART_BYTES, PIECE_BYTES, Decoded, Decoding, Task
 from xmr.engine.model import Model
 
@@ -90,6 +90,22 @@ def test_files_come_out_in_the_order_they_went_in_with_the_vectors_of_their_item
         np.testing.assert_allclose(
             vectors([result]), alone.embed(modality, [p.array for p in loaded.pieces]), atol=1e-6
         )
+
+
+def test_items_keep_the_times_of_a_video_and_the_columns_of_a_table(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    (tmp_path / "a.csv").write_text("caption,height\na red bell,3\n")
+    with av.open(str(tmp_path / "b.mkv"), "w") as file:
+        track = file.add_stream("mpeg4", rate=2)
+        track.width, track.height, track.pix_fmt = 32, 32, "yuv420p"
+        for level in (40, 80, 120, 160):
+            file.mux(track.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), level, np.uint8), format="rgb24")))
+        file.mux(track.encode())
+    files = scan([tmp_path], {"text", "video"}).files
+    table, video = embed_files(Colours(), files, workers=1, reading=Reading(frame_s=0.5))  # type: ignore[arg-type]
+    assert [(item.text, item.metadata) for item in table.items] == [("a red bell", {"height": 3})]
+    times = [(item.modality, item.start_s, item.end_s) for item in video.items]
+    assert times == [("image", start, start + 0.5) for start in (0.0, 0.5, 1.0, 1.5)]
 
 
 def test_one_worker_or_two_run_the_same_batches_and_give_the_same_bytes(corpus: list[CorpusFile]) -> None:

@@ -16,11 +16,11 @@ from xmr.engine import extract as module
 from xmr.engine.corpus import Scan, scan
 from xmr.engine.errors import UsageError, XmrError
 from xmr.engine.extract import Rows, extract
-from xmr.engine.media import decode
+from xmr.engine.media import Reading, decode
 from xmr.engine.model import Model
 
 MEDIA = ("image", "audio", "text")
-FIELDS = ["path", "modality", "start_s", "end_s", "line", "text"]
+FIELDS = ["path", "modality", "start_s", "end_s", "line", "text", "metadata"]
 
 
 @pytest.fixture
@@ -61,7 +61,8 @@ def test_a_row_is_what_the_model_makes_of_its_item_alone(model: Model, corpus: P
     assert (rows.dtype, rows.shape, rows.flags.c_contiguous) == (np.float32, (len(items), model.dim), True)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
     for row, item in zip(rows, items, strict=True):
-        loaded = decode.decode(decode.Task(Path(item["path"]), item["modality"]), model.preprocessing[item["modality"]])
+        task = decode.Task(Path(item["path"]), item["modality"])
+        loaded = decode.decode(task, model.preprocessing[item["modality"]], Reading())
         [piece] = [of for of in loaded.pieces if (of.start_s, of.line) == (item["start_s"], item["line"])]
         np.testing.assert_allclose(row, model.embed_arrays(item["modality"], [piece.array])[0], atol=1e-5)
 
@@ -75,7 +76,7 @@ def test_the_list_says_of_each_row_what_it_is(model: Model, corpus: Path, tmp_pa
         of_file.setdefault(Path(item["path"]).name, []).append(item)
     assert list(of_file) == ["bell-1.jpg", "dog-1.jpg", "long.wav", "notes.txt", "rain-1.wav"]
     assert of_file["bell-1.jpg"] == [
-        dict.fromkeys(FIELDS) | {"path": str(corpus / "bell-1.jpg"), "modality": "image"},
+        dict.fromkeys(FIELDS) | {"path": str(corpus / "bell-1.jpg"), "modality": "image", "metadata": {}},
     ]
     assert [(item["line"], item["text"]) for item in of_file["notes.txt"]] == [(1, "a red bell"), (3, "a small dog")]
     windows = [(item["start_s"], item["end_s"]) for item in of_file["long.wav"]]
@@ -110,7 +111,8 @@ def test_parquet_holds_the_same_list(model: Model, corpus: Path, tmp_path: Path)
 
     extract(model, found(corpus), tmp_path / "a.npy")
     extract(model, found(corpus), tmp_path / "b.npy", list_format="parquet")
-    assert parquet.read_table(tmp_path / "b.parquet").to_pylist() == items_of(tmp_path / "a.jsonl")
+    rows = parquet.read_table(tmp_path / "b.parquet").to_pylist()
+    assert [row | {"metadata": json.loads(row["metadata"])} for row in rows] == items_of(tmp_path / "a.jsonl")
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
 
 
@@ -120,14 +122,16 @@ def test_a_parquet_list_is_written_in_groups(tmp_path: Path, monkeypatch: pytest
     from pyarrow import parquet
 
     monkeypatch.setattr(module, "ITEMS_AT_ONCE", 4)
-    entries = [dict.fromkeys(FIELDS) | {"path": f"{number}.jpg", "modality": "image"} for number in range(10)]
+    facts = {"modality": "image", "metadata": {}}
+    entries = [dict.fromkeys(FIELDS) | {"path": f"{number}.jpg"} | facts for number in range(10)]
     with (tmp_path / "list").open("wb") as file:
         made = module.Parquet(file)
         for start in range(0, 10, 3):
             made.add(entries[start : start + 3])
         made.close()
     assert parquet.ParquetFile(tmp_path / "list").num_row_groups == 2
-    assert parquet.read_table(tmp_path / "list").to_pylist() == entries
+    written = parquet.read_table(tmp_path / "list").to_pylist()
+    assert written == [entry | {"metadata": "{}"} for entry in entries]
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [3, 0, 8], [7] * 200])

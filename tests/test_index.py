@@ -1,7 +1,6 @@
 """The index on disk: what it holds after an add, what it finds, and that no interruption or fault damages it."""
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -22,13 +21,13 @@ from conftest import must_run
 from numpy.typing import NDArray
 from PIL import Image
 
-from xmr.engine.catalog import Segment
 from xmr.engine.codes import Codes
 from xmr.engine.corpus import scan
 from xmr.engine.errors import XmrError
 from xmr.engine.index import AddSummary, Index
-from xmr.engine.index.writer import Writer
-from xmr.engine.media import MODALITIES
+from xmr.engine.index.segments import SegmentStore
+from xmr.engine.index.writer import Begun, Writer
+from xmr.engine.media import MODALITIES, Reading
 from xmr.engine.model import Model
 
 MEDIA = ("image", "audio", "text")
@@ -44,7 +43,7 @@ def model(exported: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Path:
-    """Two pictures, a sound of three windows and a note of two lines, beside an index of them."""
+    """Two pictures, a sound of four overlapping windows and a note of two lines, beside an index of them."""
     folder = tmp_path_factory.mktemp("room")
     (folder / "corpus").mkdir()
     for seed, name in enumerate(("a.png", "b.png")):
@@ -92,7 +91,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Index:
         if step == 2:
             write_image(folder / "corpus" / "1.png", 99)
             (folder / "corpus" / "0.wav").unlink()
-        add(grown, model, folder / "corpus")
+        add(grown, model, folder / "corpus", prune=True)
     return grown
 
 
@@ -110,15 +109,17 @@ def add(index: Index, model: Model, corpus: Path, **options: Any) -> AddSummary:
 
 def contents(folder: Path) -> dict[Key, Vector]:
     """Every item that can be found, with its vector, read by hand from the catalog and the segments."""
-    query = (
-        "SELECT items.modality, path, start_s, text, file, row FROM items "
-        "JOIN segments ON segment = segments.id WHERE NOT deleted"
-    )
     with closing(sqlite3.connect(folder / "catalog.db")) as catalog:
-        rows = catalog.execute(query).fetchall()
-    vectors = {file: np.load(folder / "segments" / file) for *_, file, _ in rows}
-    found = {(modality, Path(path).name, *place): vectors[file][row] for modality, path, *place, file, row in rows}
-    assert len(found) == len(rows), "an item is there twice"
+        items = catalog.execute(
+            "SELECT items.id, modality, path, start_s, text FROM items JOIN files ON files.id = items.file"
+        ).fetchall()
+        names = catalog.execute("SELECT name FROM segment_files WHERE name LIKE '%.ids.npy'").fetchall()
+    vectors = {}
+    for (name,) in names:
+        rows = np.load(folder / "segments" / name.replace("ids", "f32"))
+        vectors |= dict(zip(np.load(folder / "segments" / name).tolist(), rows, strict=True))
+    found = {(modality, Path(path).name, *place): vectors[item] for item, modality, path, *place in items}
+    assert len(found) == len(items), "an item is there twice"
     return found
 
 
@@ -133,7 +134,7 @@ def embedded(model: Model, corpus: Path) -> dict[Key, Vector]:
     found = {}
     for file in scan([corpus], MEDIA).files:
         [modality] = [name for name in model.modalities if MODALITIES[name].medium == file.medium]
-        for piece in MODALITIES[modality].load(file.path, model.preprocessing[modality]).pieces:
+        for piece in MODALITIES[modality].load(file.content, model.preprocessing[modality], Reading()).pieces:
             [vector] = model.embed_arrays(modality, [piece.array])
             found[modality, file.path.name, piece.start_s, piece.text] = vector
     return found
@@ -144,9 +145,9 @@ def embedded(model: Model, corpus: Path) -> dict[Key, Vector]:
 
 def test_every_piece_of_every_file_is_held_with_its_vector(index: Index, model: Model, corpus: Path) -> None:
     summary = add(index, model, corpus)
-    assert (summary.n_embedded, summary.n_items, summary.skipped) == (4, 7, [])
-    assert len(index) == 7
-    assert index.counts() == {"image": 2, "sound": 3, "text": 2}
+    assert (summary.n_embedded, summary.n_items, summary.skipped) == (4, 8, [])
+    assert len(index) == 8
+    assert index.counts() == {"image": 2, "sound": 4, "text": 2}
     assert_same(contents(index.folder), embedded(model, corpus))
 
 
@@ -168,7 +169,7 @@ def test_changed_added_and_vanished_files_are_noticed(filled: Index, model: Mode
     write_image(corpus / "new.png", seed=51)
     (corpus / "c.wav").unlink()
     (corpus / "d.txt").write_text("a siren\nthe dog barks in the rain\na bell\n")
-    summary = add(filled, model, corpus)
+    summary = add(filled, model, corpus, prune=True)
     assert (summary.n_embedded, summary.n_unchanged, summary.n_removed) == (3, 1, 1)
     assert_same(contents(filled.folder), embedded(model, corpus))
 
@@ -193,8 +194,61 @@ def test_only_files_under_the_scanned_path_can_vanish(index: Index, model: Model
     write_image(other / "z.png", seed=8)
     add(index, model, corpus)
     (corpus / "a.png").unlink()
-    assert add(index, model, other).n_removed == 0
+    assert add(index, model, other, prune=True).n_removed == 0
     assert index.counts()["image"] == 3
+
+
+def test_a_vanished_file_is_noted_and_found_until_it_is_pruned(filled: Index, model: Model, corpus: Path) -> None:
+    (corpus / "a.png").unlink()
+    for _ in range(2):
+        assert add(filled, model, corpus).n_missing == 1
+        assert (filled.n_missing(), filled.counts()["image"]) == (1, 2)
+    write_image(corpus / "a.png", seed=0)
+    assert add(filled, model, corpus).n_missing == filled.n_missing() == 0
+    (corpus / "a.png").unlink()
+    assert add(filled, model, corpus, prune=True).n_removed == 1
+    assert (filled.n_missing(), filled.counts()["image"]) == (0, 1)
+
+
+def test_a_renamed_file_keeps_its_embeddings(
+    filled: Index, model: Model, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {hit.id for hit in filled.search(np.eye(1, filled.dim, dtype=np.float32), 10)}
+    (corpus / "c.wav").rename(corpus / "bell.wav")
+    (corpus / "further").mkdir()
+    (corpus / "a.png").rename(corpus / "further" / "a.png")
+    monkeypatch.setattr(Model, "embed_arrays", None)
+    summary = add(filled, model, corpus)
+    assert (summary.n_renamed, summary.n_embedded, summary.n_missing, summary.n_removed) == (2, 0, 0, 0)
+    hits = filled.search(np.eye(1, filled.dim, dtype=np.float32), 10)
+    assert {hit.id for hit in hits} == before
+    assert {Path(hit.path).name for hit in hits} == {"a.png", "b.png", "bell.wav", "d.txt"}
+
+
+def test_a_file_that_takes_the_name_of_another_keeps_its_embeddings(filled: Index, model: Model, corpus: Path) -> None:
+    (corpus / "b.png").rename(corpus / "c.png")
+    (corpus / "a.png").rename(corpus / "b.png")
+    summary = add(filled, model, corpus)
+    assert (summary.n_renamed, summary.n_embedded) == (1, 1)  # what was under b.png is forgotten, so c.png is new
+    assert_same(contents(filled.folder), embedded(model, corpus))
+
+
+def test_a_copy_is_no_rename(filled: Index, model: Model, corpus: Path) -> None:
+    shutil.copy(corpus / "a.png", corpus / "copy.png")
+    summary = add(filled, model, corpus)
+    assert (summary.n_renamed, summary.n_embedded) == (0, 1)
+    assert_same(contents(filled.folder), embedded(model, corpus))
+
+
+def test_what_is_said_of_a_file_changes_without_embedding_it(
+    filled: Index, model: Model, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (corpus / "metadata.csv").write_text("file_name,camera\na.png,X100\n")
+    monkeypatch.setattr(Model, "embed_arrays", None)
+    assert add(filled, model, corpus).n_unchanged == 4
+    told = {Path(hit.path).name: hit.metadata for hit in filled.search(np.eye(1, filled.dim, dtype=np.float32), 9)}
+    assert told["a.png"] == {"camera": "X100"}
+    assert told["b.png"] == {}
 
 
 def test_a_bad_file_is_listed_and_the_others_embedded(index: Index, model: Model, corpus: Path) -> None:
@@ -256,14 +310,14 @@ def test_a_file_that_changes_while_it_is_embedded_costs_itself_only(
 
     summary = add(index, model, corpus, batch_size=1, progress=meddle)
     assert summary.n_embedded + len(summary.skipped) == 4
-    assert index.counts()["sound"] == 3
-    add(index, model, corpus)
+    assert index.counts()["sound"] == 4
+    add(index, model, corpus, prune=True)
     assert_same(contents(index.folder), embedded(model, corpus))
 
 
 def test_what_was_added_is_there_when_the_index_is_opened_again(filled: Index, model: Model, corpus: Path) -> None:
     with closing(Index.open(filled.folder)) as opened:
-        assert (len(opened), opened.dim, opened.meta["fingerprint"]) == (7, model.dim, model.fingerprint)
+        assert (len(opened), opened.dim, opened.meta["fingerprint"]) == (8, model.dim, model.fingerprint)
 
 
 LONG = 9000  # lines of a text that comes in parts
@@ -276,7 +330,7 @@ def write_long_text(path: Path, n_lines: int = LONG) -> None:
 def visible(folder: Path) -> int:
     """Items that another process finds."""
     with closing(sqlite3.connect(folder / "catalog.db")) as catalog:
-        return int(catalog.execute("SELECT count(*) FROM items WHERE NOT deleted").fetchone()[0])
+        return int(catalog.execute("SELECT count(*) FROM items").fetchone()[0])
 
 
 def test_a_long_file_is_written_in_several_segments_and_found_at_once(
@@ -284,20 +338,22 @@ def test_a_long_file_is_written_in_several_segments_and_found_at_once(
 ) -> None:
     seen: list[int] = []
 
-    def write_segment(self: Writer, *arguments: Any) -> Segment:
+    def write_segment(self: SegmentStore, *arguments: Any) -> Any:
         seen.append(visible(index.folder))
         return write(self, *arguments)
 
-    write = Writer._write_segment
+    write = SegmentStore.write
     write_long_text(corpus / "c.txt")
-    monkeypatch.setattr(Writer, "_write_segment", write_segment)
-    assert add(index, model, corpus).n_items == 7 + LONG
+    monkeypatch.setattr(SegmentStore, "write", write_segment)
+    assert add(index, model, corpus).n_items == 8 + LONG
     # the pictures come first, then the text in its parts, then what follows it
     assert seen == [0, *[2] * (len(seen) - 3), 2 + LONG, 2 + LONG]
     assert len(seen) >= 5
     with closing(sqlite3.connect(index.folder / "catalog.db")) as catalog:
-        rows = catalog.execute("SELECT metadata FROM items WHERE path LIKE '%/c.txt' ORDER BY id").fetchall()
-    assert [json.loads(metadata)["line"] for (metadata,) in rows] == list(range(1, LONG + 1))
+        rows = catalog.execute(
+            "SELECT line FROM items JOIN files ON files.id = file WHERE path LIKE '%/c.txt' ORDER BY items.id"
+        ).fetchall()
+    assert [line for (line,) in rows] == list(range(1, LONG + 1))
     assert add(index, model, corpus).n_unchanged == 5
 
 
@@ -308,7 +364,7 @@ def test_a_long_file_that_fails_in_the_end_leaves_nothing(
     add(index, model, corpus)
     write_long_text(corpus / "c.txt")
     with monkeypatch.context() as patch:
-        patch.setattr("xmr.engine.index.writer._has_changed", lambda file, digest: file.path.name == "c.txt")
+        patch.setattr("xmr.engine.index.writer._has_changed", lambda file: file.path.name == "c.txt")
         summary = add(index, model, corpus)
     assert summary.skipped == [f"{corpus}/c.txt: changed while it was embedded; run the same command again"]
     assert (summary.n_embedded, summary.n_items) == (0, 0)
@@ -320,8 +376,8 @@ def test_a_long_file_that_fails_in_the_end_leaves_nothing(
 def test_an_interruption_within_a_long_file_keeps_the_others(
     index: Index, model: Model, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(self: Writer, files: Sequence[Any], digests: dict[Path, str]) -> None:
-        append(self, files, digests)
+    def interrupt(self: Writer, files: Sequence[Any], begun: dict[Path, Begun]) -> None:
+        append(self, files, begun)
         if files and files[0].part == 1:
             raise KeyboardInterrupt
 
@@ -332,8 +388,8 @@ def test_an_interruption_within_a_long_file_keeps_the_others(
         with pytest.raises(KeyboardInterrupt):
             add(index, model, corpus)
     assert {name for _, name, *_ in contents(index.folder)} == {"a.png", "b.png"}
-    assert add(index, model, corpus).n_items == 5 + LONG
-    assert visible(index.folder) == 7 + LONG
+    assert add(index, model, corpus).n_items == 6 + LONG
+    assert visible(index.folder) == 8 + LONG
 
 
 def test_the_same_files_give_the_same_segments_with_one_worker_or_two(
@@ -412,16 +468,16 @@ def test_equal_scores_come_in_the_order_of_indexing(grown: Index, model: Model) 
 def test_a_hit_tells_the_seconds_of_its_window(grown: Index) -> None:
     hits = grown.search(np.eye(1, grown.dim, dtype=np.float32), 10, to="sound")
     times = sorted((Path(hit.path).name, hit.start_s, hit.end_s) for hit in hits)
-    assert times == [(name, start, start + 2) for name in ("1.wav", "2.wav") for start in (0, 2, 3)]
+    assert times == [(name, start, start + 2) for name in ("1.wav", "2.wav") for start in (0, 1, 2, 3)]
 
 
 def test_what_was_removed_or_replaced_is_never_found(filled: Index, model: Model, corpus: Path) -> None:
     old, gone = model.embed("image", [corpus / "a.png", corpus / "b.png"])
     write_image(corpus / "a.png", seed=60)
     (corpus / "b.png").unlink()
-    add(filled, model, corpus)
+    add(filled, model, corpus, prune=True)
     hits = filled.search(np.stack([old, gone]), 1000)
-    assert len(hits) == 2 * 6
+    assert len(hits) == 2 * 7
     assert "b.png" not in {Path(hit.path).name for hit in hits}
     assert all(hit.score < 0.9999 for hit in hits if hit.query == 0 and hit.modality == "image")
 
@@ -494,21 +550,32 @@ def test_an_index_whose_making_was_cut_off_is_made_again(model: Model, corpus: P
     (tmp_path / "index" / ".catalog.db.123").write_bytes(b"half")
     with closing(Index.create(tmp_path / "index", model)) as index:
         assert add(index, model, corpus).n_embedded == 4
-    assert {path.name for path in (tmp_path / "index").iterdir()} == {"catalog.db", "segments", "writer.lock"}
+    assert {path.name for path in (tmp_path / "index").iterdir()} == {
+        "catalog.db",
+        "catalog.seal",
+        "segments",
+        "writer.lock",
+    }
 
 
-@pytest.mark.parametrize("content", [b"", b"no catalog at all" * 1000])
-def test_a_damaged_catalog_is_refused(content: bytes, index: Index) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no catalog of an index; choose another folder"),
+        (b"no catalog at all" * 1000, "again into another folder"),
+    ],
+)
+def test_a_damaged_catalog_is_refused(content: bytes, said: str, index: Index) -> None:
     index.close()
     (index.folder / "catalog.db").write_bytes(content)
-    with pytest.raises(XmrError, match="index again into another folder"):
+    with pytest.raises(XmrError, match=said):
         Index.open(index.folder)
 
 
 def test_another_format_is_refused(index: Index) -> None:
     with closing(sqlite3.connect(index.folder / "catalog.db")) as catalog, catalog:
         catalog.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
-    with pytest.raises(XmrError, match="index format 99 found, this version reads 2"):
+    with pytest.raises(XmrError, match="index format 99 found, this version reads 3"):
         Index.open(index.folder)
 
 
@@ -527,7 +594,7 @@ def test_another_format_is_refused(index: Index) -> None:
 def test_a_damaged_segment_is_named(damage: Any, filled: Index, model: Model, corpus: Path) -> None:
     [damaged, *_] = sorted((filled.folder / "segments").iterdir())
     damage(damaged)
-    with pytest.raises(XmrError, match=f"{damaged.name}: a segment of the index cannot be read"):
+    with pytest.raises(XmrError, match=f"{damaged.name}: (a segment of the index cannot be read|missing)"):
         filled.search(np.eye(1, filled.dim, dtype=np.float32), 1)
 
 
@@ -648,13 +715,13 @@ def test_a_transaction_that_fails_leaves_the_index_as_it_was(
     with closing(Index.open(tmp_path / "index")) as index:
         before = contents(index.folder)
         write_image(corpus / "a.png", seed=70)
-        for statement in ("BEGIN IMMEDIATE", "UPDATE items SET deleted", "INSERT INTO items", "COMMIT"):
+        for statement in ("BEGIN IMMEDIATE", "DELETE FROM items", "INSERT INTO items", "COMMIT"):
             with monkeypatch.context() as patch:
                 patch.setattr(Failing, "statement", statement)
                 with pytest.raises(XmrError, match=r"could not be written .*disk is full"):
                     add(index, model, corpus)
             assert_same(contents(index.folder), before)
-            assert len(index.search(np.eye(1, index.dim, dtype=np.float32), 100)) == 7
+            assert len(index.search(np.eye(1, index.dim, dtype=np.float32), 100)) == 8
         add(index, model, corpus)
         assert_same(contents(index.folder), embedded(model, corpus))
 

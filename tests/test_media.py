@@ -1,6 +1,7 @@
 """From files to arrays: what is read of good files, and what is said of bad ones."""
 
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xmr.engine.errors import XmrError
-from xmr.engine.media import MODALITIES, image, medium_of, sound, text
+from xmr.engine.media import MODALITIES, Reading, image, medium_of, sound, text
 
 AS_IS = image.Preprocessing(size=8)
 RATE_HZ = 8000
@@ -170,6 +171,40 @@ def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int, 
         image.load(path, AS_IS)
 
 
+def test_avif_is_read(tmp_path: Path) -> None:
+    path = saved(plain((200, 30, 30)), tmp_path / "a.avif", quality=100)
+    np.testing.assert_allclose(pixels(path).astype(int), np.broadcast_to((200, 30, 30), (8, 8, 3)), atol=3)
+
+
+def test_heic_is_read_where_its_library_is_there(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    path = saved(Image.new("RGB", (64, 64), (200, 30, 30)), tmp_path / "a.heic")
+    np.testing.assert_allclose(pixels(path).astype(int), np.broadcast_to((200, 30, 30), (8, 8, 3)), atol=5)
+
+
+def test_heic_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(XmrError, match=r'pillow-heif, which is missing; run `pip install "xmr\[heic\]"` or convert it'):
+        image.load(tmp_path / "a.heic", AS_IS)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK"])
+def test_a_large_picture_is_made_rgb_as_a_small_one(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = noise_picture()
+    if mode == "I;16":
+        picture = Image.fromarray(np.random.default_rng(0).integers(0, 65_536, (64, 64)).astype(np.uint16))
+    elif mode == "RGBA":
+        picture.putalpha(noise_picture().convert("L"))
+    else:
+        picture = picture.convert(mode)
+    path = saved(picture, tmp_path / "a.tif")
+    whole = pixels(path)
+    monkeypatch.setattr(image, "BAND_PIXELS", 200)  # three rows
+    np.testing.assert_array_equal(pixels(path), whole)
+
+
 def test_a_picture_of_many_bytes_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with path.open("wb") as file:
@@ -277,6 +312,24 @@ def test_a_long_sound_becomes_windows_the_last_of_which_ends_with_it(
     for piece, start in zip(pieces, starts_s, strict=True):
         first = round(start * RATE_HZ)
         np.testing.assert_array_equal(piece.array, samples[first : first + RATE_HZ])
+
+
+@pytest.mark.parametrize(("overlap", "hop_s"), [(0.0, 1.0), (0.5, 0.5), (0.75, 0.25)])
+def test_windows_overlap_as_the_reading_says(overlap: float, hop_s: float, tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", sine(440, 3))
+    pieces = sound.load(path, SECOND, Reading(overlap=overlap)).pieces
+    assert [piece.start_s for piece in pieces] == list(np.arange(0, 2 + hop_s, hop_s))
+
+
+@pytest.mark.parametrize("native_hz", [8000, 11_025, 44_100])
+def test_a_sound_read_in_blocks_is_the_same_as_at_once(
+    native_hz: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (round(3.3 * native_hz), 2)).astype(np.float32)
+    path = write_sound(tmp_path / "a.wav", samples, native_hz, "FLOAT")
+    whole = windows(path)
+    monkeypatch.setattr(sound, "BLOCK_BYTES", 8000)
+    np.testing.assert_array_equal(windows(path), whole)
 
 
 @pytest.mark.parametrize(
@@ -420,7 +473,7 @@ def test_bytes_that_are_no_utf8_are_replaced_and_noted(tmp_path: Path) -> None:
 
 
 def test_an_endless_line_is_read_up_to_its_limit(tmp_path: Path) -> None:
-    [(_, line, _)], _ = lines(tmp_path / "a.txt", b"dog " * 10_000)
+    [(_, line, _)], _ = lines(tmp_path / "a.txt", b"a " + b" dog" * 10_000)
     assert line is not None
     assert len(line) == text.MAX_LINE
 
@@ -443,7 +496,15 @@ def test_sentences_of_a_batch_are_padded_at_the_end() -> None:
 
 @pytest.mark.parametrize(
     ("name", "medium"),
-    [("a.jpg", "image"), ("b.JPEG", "image"), ("c.tar.Flac", "audio"), ("d.txt", "text"), ("e.exe", None), ("f", None)],
+    [
+        ("a.jpg", "image"),
+        ("b.JPEG", "image"),
+        ("c.tar.Flac", "audio"),
+        ("d.txt", "text"),
+        ("g.mkv", "video"),
+        ("e.exe", None),
+        ("f", None),
+    ],
 )
 def test_the_suffix_tells_the_medium(name: str, medium: str | None) -> None:
     assert medium_of(Path(name)) == medium

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,34 @@ def test_the_commands_for_own_media_run(media: Path) -> None:
         # the command's own settings come last, so that they win
         name, *arguments = shlex.split(command)[1:]
         must_run(name, *extra, *arguments, cwd=media)
+
+
+def test_the_commands_for_an_index_run(finished_world: Path, tmp_path: Path) -> None:
+    world = media_beside_a_model(finished_world, tmp_path)
+    for heading in ("Index anything", "Ask anything"):
+        for command in commands(blocks(heading)[0]):
+            must_run(*shlex.split(command)[1:], cwd=world)
+    [piped] = [line.split("  #")[0] for line in blocks("Ask anything")[1].splitlines()]
+    question, asks = piped.removeprefix("echo ").split(" | xmr ")
+    done = subprocess.run(
+        ["xmr", *shlex.split(asks)],
+        cwd=world,
+        input=shlex.split(question)[0],
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) == 3
+
+
+def media_beside_a_model(finished_world: Path, folder: Path) -> Path:
+    """A workspace with an exported model, photos/, clips/ and notes.txt."""
+    world = Path(shutil.copytree(finished_world, folder / "world"))
+    shutil.rmtree(world / ".xmr" / "index")
+    (world / "corpus" / "images").rename(world / "photos")
+    (world / "corpus" / "sounds").rename(world / "clips")
+    (world / "corpus" / "notes.txt").rename(world / "notes.txt")
+    return world
 
 
 def write_flickr8k(folder: Path, images: list[Path]) -> None:

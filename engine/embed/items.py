@@ -1,14 +1,14 @@
 """What comes out of the pipeline: files, their items, and the vectors of these."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmr.engine.corpus import CorpusFile
-from xmr.engine.media import MODALITIES, Piece
+from xmr.engine.media import Piece
 from xmr.engine.media.decode import Decoded
-from xmr.engine.model import Model
 
 
 @dataclass
@@ -20,6 +20,7 @@ class EmbeddedItem:
     end_s: float | None
     text: str | None
     line: int | None
+    metadata: Mapping[str, object] | None = None  # of a table's row its other columns
     vector: NDArray[np.float32] | None = None
 
 
@@ -42,15 +43,18 @@ class EmbeddedFile:
         # from the end, where those that still wait stand
         return all(item.vector is not None for item in reversed(self.items))
 
-    def take(self, decoded: Decoded) -> list[EmbeddedItem]:
-        """Note what came of the file, or of a part of it, as one modality: the items to embed, one a piece."""
-        if decoded.loaded is None:
-            self.error = decoded.error
-            return []
-        self.notes.extend(note for note in decoded.loaded.notes if note not in self.notes)
-        fresh = [_item(decoded.task.modality, piece) for piece in decoded.loaded.pieces]
+    def take(self, modality: str, pieces: Sequence[Piece]) -> list[EmbeddedItem]:
+        """Items of the file: one a piece, to be embedded."""
+        fresh = [_item(modality, piece) for piece in pieces]
         self.items.extend(fresh)
         return fresh
+
+    def end(self, decoded: Decoded) -> None:
+        """Note what was overlooked in the file, or why it cannot be read."""
+        if decoded.loaded is None:
+            self.error = self.error or decoded.error
+        else:
+            self.notes.extend(note for note in decoded.loaded.notes if note not in self.notes)
 
     def cut(self) -> "EmbeddedFile":
         """End this part here: the next one."""
@@ -68,10 +72,5 @@ class EmbeddedFile:
             self.error = f"{self.file.path}: nothing in it that the model can embed; remove it or put something in"
 
 
-def modalities_of(model: Model, medium: str) -> list[str]:
-    """The modalities as which the model embeds a file of this medium."""
-    return [name for name in model.modalities if MODALITIES[name].medium == medium]
-
-
 def _item(modality: str, piece: Piece) -> EmbeddedItem:
-    return EmbeddedItem(modality, piece.start_s, piece.end_s, piece.text, piece.line)
+    return EmbeddedItem(modality, piece.start_s, piece.end_s, piece.text, piece.line, piece.metadata)

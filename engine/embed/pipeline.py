@@ -11,15 +11,16 @@ from xmr.engine.corpus import CorpusFile
 from xmr.engine.embed.batches import Batch, Batches
 from xmr.engine.embed.channel import Channel, Stopped
 from xmr.engine.embed.division import Division
-from xmr.engine.embed.items import EmbeddedFile, EmbeddedItem, modalities_of
+from xmr.engine.embed.items import EmbeddedFile, EmbeddedItem
 from xmr.engine.embed.stages import Stages
 from xmr.engine.embed.worker import EmbeddingWorker
+from xmr.engine.media import Piece, modalities_of
 from xmr.engine.media.decode import PIECE_BYTES, Decoded, Decoding, Task
 from xmr.engine.model import Embeddings
 from xmr.engine.processors import cpus
 
 ROOM_BYTES = 64_000_000  # of batches that wait for the network
-ROOM_ITEMS = 4096  # embedded ones that wait for who writes them
+ROOM_ITEMS = 1024  # embedded ones that wait for who writes them
 PART_ITEMS = 2048  # from which a file comes out in parts
 
 IN_FLIGHT = 2  # batches in the network: while one ends on some of its streams, the others have the next
@@ -54,7 +55,9 @@ class Pipeline:
         self._files = files
         self._batch_size = batch_size
         self._division = Division(cpus(), workers)
-        self._decoding = Decoding(self._tasks(), worker.model.preprocessing, workers=self._division.workers)
+        self._decoding = Decoding(
+            self._tasks(), worker.model.preprocessing, workers=self._division.workers, reading=worker.reading
+        )
         self._to_network: Channel[ItemBatch | EmbeddedFile | None] = Channel(ROOM_BYTES)
         self._to_writer: Channel[EmbeddedFile | BaseException | None] = Channel(ROOM_ITEMS)
         self._n_handed_on = 0  # files
@@ -91,8 +94,8 @@ class Pipeline:
 
     def _tasks(self) -> Iterator[Task]:
         for file in self._files:
-            for modality in modalities_of(self._worker.model, file.medium):
-                yield Task(file.path, modality)
+            for modality in modalities_of(self._worker.model.modalities, file.medium):
+                yield Task(file.content, modality)
 
     def _batch_up(self) -> None:
         """The thread that takes what was decoded, and hands on batches, and each file after its last item."""
@@ -109,13 +112,14 @@ class Pipeline:
         for file in self._files:
             result = EmbeddedFile(file)
             for decoded in self._decoded(file):
-                if len(result.items) >= PART_ITEMS:
-                    result = self._cut(result)
-                items = result.take(decoded)
-                pieces = decoded.loaded.pieces if decoded.loaded is not None else []
-                entries = [(item, piece.array) for item, piece in zip(items, pieces, strict=True)]
-                for batch in batches.add(decoded.task.modality, entries):
-                    self._to_network.put(batch, size=batch.n_bytes)
+                for pieces in _rooms(decoded, len(result.items)):
+                    if len(result.items) >= PART_ITEMS:
+                        result = self._cut(result)
+                    items = result.take(decoded.task.modality, pieces)
+                    entries = [(item, piece.array) for item, piece in zip(items, pieces, strict=True)]
+                    for batch in batches.add(decoded.task.modality, entries):
+                        self._to_network.put(batch, size=batch.n_bytes)
+                result.end(decoded)
             self._to_network.put(result, size=PIECE_BYTES)
             self._decoding.workers = self.stages.workers = self._division.workers
         for batch in batches.flush():
@@ -123,7 +127,7 @@ class Pipeline:
 
     def _decoded(self, file: CorpusFile) -> Iterator[Decoded]:
         """All parts of a file, as one modality after the other."""
-        for _ in modalities_of(self._worker.model, file.medium):
+        for _ in modalities_of(self._worker.model.modalities, file.medium):
             is_last = False
             while not is_last:
                 decoded = next(self._decoding, None)
@@ -214,6 +218,14 @@ class Pipeline:
         except Stopped:
             return
         self._to_network.stop()
+
+
+def _rooms(decoded: Decoded, n_items: int) -> Iterator[list[Piece]]:
+    """The pieces, so that each part of a file that has `n_items` is filled: it depends on no timing where it ends."""
+    pieces = decoded.loaded.pieces if decoded.loaded is not None else []
+    n_first = PART_ITEMS - n_items or PART_ITEMS
+    ends = range(n_first, len(pieces) + PART_ITEMS, PART_ITEMS)
+    yield from (pieces[max(0, end - PART_ITEMS) : end] for end in ends if pieces[max(0, end - PART_ITEMS) : end])
 
 
 def _clocks() -> Clocks:

@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from xmr.engine.errors import XmrError
+from xmr.engine.media import Reading
 from xmr.engine.media.decode import Decoded, Task, decode
 from xmr.engine.model import Embeddings, Model
 
@@ -14,13 +15,14 @@ from xmr.engine.model import Embeddings, Model
 class EmbeddingWorker:
     """Reads files as an exported model wants them, and embeds what they hold."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, reading: Reading | None = None) -> None:
         self.model = model
+        self.reading = reading or Reading()
 
     def load(self, task: Task) -> Decoded:
         """Read one file here and now; a bad one is a result with an error."""
         try:
-            return Decoded(task, decode(task, self.model.preprocessing[task.modality]))
+            return Decoded(task, decode(task, self.model.preprocessing[task.modality], self.reading))
         except XmrError as error:
             return Decoded(task, None, str(error))
 

@@ -17,19 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmr.engine.errors import XmrError
-from xmr.engine.media import MODALITIES, Loaded
+from xmr.engine.media import MODALITIES, Content, Loaded, Piece, Reading, Stream
 from xmr.engine.processors import cpus
 
 if TYPE_CHECKING:  # a query decodes one file here and now, and starts without it
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
-TIMEOUT_S = 30.0  # for one file
+TIMEOUT_S = 30.0  # for one file, or one part of a long one
 START_S = 120.0  # for a worker to begin
 MEMORY_BYTES = 4_000_000_000  # address space of one worker
 AHEAD = 32  # files per worker that may be decoded before their turn
 HELD_BYTES = 256_000_000  # of results before their turn; then only the worker that has the next file is listened to
-PART_BYTES = 2_000_000  # of pieces, from which a file comes in parts
+PART_BYTES = 2_000_000  # of pieces, from which a file comes in parts,
+PART_S = 5.0  # or after which what there is of a file that takes long is one
 PIECE_BYTES = 500  # that a piece takes beside its array
 IN_PIPE = 4  # tasks a worker is given at once, so that it need not wait for the next one
 
@@ -38,8 +39,17 @@ IN_PIPE = 4  # tasks a worker is given at once, so that it need not wait for the
 class Task:
     """Read this file as this modality."""
 
-    path: Path
+    source: Content | Path
     modality: str
+
+    @property
+    def content(self) -> Content:
+        return Content.of(self.source)
+
+    @property
+    def path(self) -> Path:
+        """Its name in messages."""
+        return self.content.path
 
 
 @dataclass(frozen=True)
@@ -53,9 +63,11 @@ class Decoded:
     is_last: bool = True  # of the parts of this task
 
 
-def decode_ahead(tasks: Iterable[Task], preprocessing: Mapping[str, Any], *, workers: int = 0) -> Iterator[Decoded]:
+def decode_ahead(
+    tasks: Iterable[Task], preprocessing: Mapping[str, Any], *, workers: int = 0, reading: Reading | None = None
+) -> Iterator[Decoded]:
     """Every task's result, in their order. `preprocessing` by modality; workers 0: one less than the CPUs."""
-    decoding = Decoding(tasks, preprocessing, workers=workers or max(1, cpus() - 1))
+    decoding = Decoding(tasks, preprocessing, workers=workers or max(1, cpus() - 1), reading=reading)
     parts: list[Decoded] = []
     try:
         for part in decoding:
@@ -67,10 +79,34 @@ def decode_ahead(tasks: Iterable[Task], preprocessing: Mapping[str, Any], *, wor
         decoding.close()
 
 
-def decode(task: Task, preprocessing: Any) -> Loaded:
-    """Read one file here and now; raises XmrError."""
+def decode(task: Task, preprocessing: Any, reading: Reading | None = None) -> Loaded:
+    """Read one whole file here and now; raises XmrError."""
+    pieces = list(draw(opened := start(task, preprocessing, reading), task))
+    return Loaded(pieces, opened.notes)
+
+
+def start(task: Task, preprocessing: Any, reading: Reading | None = None) -> Loaded | Stream:
+    """Open a file here and now; of a long one the pieces are still to be drawn. Raises XmrError."""
+    with _told_as_mistakes(task):
+        return MODALITIES[task.modality].stream(task.content, preprocessing, reading)
+
+
+def draw(opened: Loaded | Stream, task: Task) -> Iterator[Piece]:
+    """The pieces of a file that was opened; raises XmrError."""
+    pieces = iter(opened.pieces)
+    while True:
+        with _told_as_mistakes(task):
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
+
+
+@contextmanager
+def _told_as_mistakes(task: Task) -> Iterator[None]:
+    """Whatever a decoder raises becomes XmrError."""
     try:
-        return MODALITIES[task.modality].load(task.path, preprocessing)
+        yield
     except MemoryError:
         raise XmrError(_needs_memory(task)) from None
     except OSError as error:
@@ -96,8 +132,16 @@ class Decoding:
     `workers` may be changed while it runs. `stop` may be called by another thread, and ends the iteration.
     """
 
-    def __init__(self, tasks: Iterable[Task], preprocessing: Mapping[str, Any], *, workers: int) -> None:
+    def __init__(
+        self,
+        tasks: Iterable[Task],
+        preprocessing: Mapping[str, Any],
+        *,
+        workers: int,
+        reading: Reading | None = None,
+    ) -> None:
         self.workers = workers
+        self._reading = reading
         self._preprocessing = dict(preprocessing)
         self._waiting = iter(tasks)
         self._n_drawn = 0  # tasks
@@ -167,7 +211,7 @@ class Decoding:
 
     def _start_worker(self) -> "_Worker":
         with _holding_ctrl_c():
-            worker = _Worker(self._preprocessing)
+            worker = _Worker(self._preprocessing, self._reading)
         self._workers.append(worker)
         return worker
 
@@ -244,6 +288,7 @@ class _Worker:
     """A process that decodes, seen from the one that started it."""
 
     preprocessing: dict[str, Any]
+    reading: Reading | None = None
     given: deque[tuple[int, Task]] = field(default_factory=deque)  # not answered yet
     is_ready: bool = False
     deadline_s: float = 0.0  # of the oldest of the given tasks
@@ -256,7 +301,7 @@ class _Worker:
         pipe, theirs = context.Pipe()
         self.pipe: Connection[Any, Any] = pipe
         self._process: SpawnProcess = context.Process(
-            target=_work, args=(theirs, self.preprocessing, TIMEOUT_S), name="xmr decodes", daemon=True
+            target=_work, args=(theirs, self.preprocessing, self.reading, TIMEOUT_S), name="xmr decodes", daemon=True
         )
         self._process.start()
         theirs.close()  # so that the pipe ends with the process
@@ -288,7 +333,9 @@ class _Worker:
         self._process.join()
 
 
-def _work(pipe: "Connection[Any, Any]", preprocessing: dict[str, Any], timeout_s: float) -> None:
+def _work(
+    pipe: "Connection[Any, Any]", preprocessing: dict[str, Any], reading: Reading | None, timeout_s: float
+) -> None:
     """What a worker does, until its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even if its starter ignored the signal
@@ -297,20 +344,26 @@ def _work(pipe: "Connection[Any, Any]", preprocessing: dict[str, Any], timeout_s
         pipe.send(None)
         while True:
             task = pipe.recv()
-            _answer(pipe, task, preprocessing[task.modality], timeout_s)
+            _answer(pipe, task, preprocessing[task.modality], reading, timeout_s)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
-def _answer(pipe: "Connection[Any, Any]", task: Task, preprocessing: Any, timeout_s: float) -> None:
+def _answer(
+    pipe: "Connection[Any, Any]", task: Task, preprocessing: Any, reading: Reading | None, timeout_s: float
+) -> None:
     """Send what becomes of Decoded, without the task: once, or as often as the file has parts."""
     start_s = time.process_time()
+    parts = _parts(task, preprocessing, reading)
     try:
-        with _ended_after(2 * timeout_s):
-            loaded = decode(task, preprocessing)
-        cpu_s = time.process_time() - start_s
-        for part, is_last in _parts(loaded):
-            pipe.send((part, None, cpu_s if is_last else 0.0, is_last))
+        while True:
+            with _ended_after(2 * timeout_s):
+                part, is_last = next(parts)
+            now_s = time.process_time()
+            pipe.send((part, None, now_s - start_s, is_last))
+            if is_last:
+                return
+            start_s = now_s
     except XmrError as error:
         pipe.send((None, str(error), time.process_time() - start_s))
     except MemoryError:  # the copy that goes through the pipe; nothing of it is sent yet
@@ -330,15 +383,18 @@ def _ended_after(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _parts(loaded: Loaded) -> Iterator[tuple[Loaded, bool]]:
+def _parts(task: Task, preprocessing: Any, reading: Reading | None) -> Iterator[tuple[Loaded, bool]]:
     """Its pieces, so many at a time, and whether these are the last; the notes go with those."""
-    start, n_bytes = 0, 0
-    for end, piece in enumerate(loaded.pieces):
-        if n_bytes >= PART_BYTES:
-            yield Loaded(loaded.pieces[start:end]), False
-            start, n_bytes = end, 0
+    opened = start(task, preprocessing, reading)
+    pieces: list[Piece] = []
+    n_bytes, since_s = 0, time.monotonic()
+    for piece in draw(opened, task):
+        if n_bytes >= PART_BYTES or (pieces and time.monotonic() - since_s > PART_S):
+            yield Loaded(pieces), False
+            pieces, n_bytes, since_s = [], 0, time.monotonic()
+        pieces.append(piece)
         n_bytes += piece.array.nbytes + PIECE_BYTES
-    yield Loaded(loaded.pieces[start:], loaded.notes), True
+    yield Loaded(pieces, opened.notes), True
 
 
 def _took_too_long(task: Task) -> str:

@@ -1,23 +1,34 @@
-"""Text: a line -> the ids of its words in the model's vocabulary. One line of a file is one item."""
+"""Text: a line -> the ids of its words in the model's vocabulary.
+
+One line of a file is one item, and so is a subtitle or the text of a row of a table.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmr.engine.errors import XmrError
-from xmr.engine.media.piece import Loaded, Piece
+from xmr.engine.media.content import Content
+from xmr.engine.media.piece import Loaded, Piece, Stream
+from xmr.engine.media.reading import Reading
 
-SUFFIXES = frozenset({".txt"})
+if TYPE_CHECKING:  # a query in words starts without it
+    from xmr.engine.media.lines import Said
+
+TABLES = frozenset({".csv", ".tsv", ".jsonl", ".parquet"})
+SUBTITLES = frozenset({".srt", ".vtt"})
+MARKDOWN = frozenset({".md", ".markdown"})
+SUFFIXES = frozenset({".txt"}) | TABLES | SUBTITLES | MARKDOWN
 MAX_BYTES = 256_000_000
 MAX_LINE = 10_000  # characters of a line that are read
 PAD = 0  # id of no word; the words count from 1
 START, END, UNKNOWN = MARKS = ("<start>", "<end>", "<unk>")  # no word that can be read out of a sentence is one of them
-NEWLINE = re.compile(r"\r\n|\r|\n")  # splitlines would also end a line at a form feed, which no editor counts
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 WordIds = NDArray[np.int64]
@@ -56,28 +67,70 @@ def encode(sentence: str, preprocessing: Preprocessing) -> WordIds:
     return np.array([*start, *ids, *end] if is_known else [], dtype=np.int64)
 
 
-def load(path: Path, preprocessing: Preprocessing) -> Loaded:
-    """One piece per line that says something. Lines without a known word are left out and counted in a note."""
-    n_bytes = path.stat().st_size
-    if n_bytes > MAX_BYTES:
-        raise XmrError(f"{path}: {n_bytes / 1e6:.0f} MB found, texts up to {MAX_BYTES / 1e6:.0f} MB are read; split it")
-    content = path.read_bytes().decode("utf-8-sig", errors="replace")
-    notes = []
-    if "\ufffd" in content:
-        notes.append(f"{path}: not all UTF-8, {content.count(chr(0xFFFD))} characters replaced")
-    pieces, n_unknown = [], 0
-    for number, raw in enumerate(NEWLINE.split(content), start=1):
-        line = raw.strip()[:MAX_LINE]
-        if not line:
-            continue
-        ids = encode(line, preprocessing)
-        if len(ids) == 0:
+def load(content: Content | Path, preprocessing: Preprocessing, reading: Reading | None = None) -> Loaded:
+    """All pieces of a text at once, as `stream` gives them."""
+    return stream(Content.of(content), preprocessing, reading).read()
+
+
+def stream(content: Content, preprocessing: Preprocessing, reading: Reading | None = None) -> Stream:
+    """One piece per line, subtitle or text of a table's row that says something, read while they are drawn.
+
+    What has no known word is left out and counted in a note.
+    """
+    notes: list[str] = []
+    return Stream(_pieces(content, preprocessing, reading or Reading(), notes), notes)
+
+
+def _pieces(content: Content, preprocessing: Preprocessing, reading: Reading, notes: list[str]) -> Iterator[Piece]:
+    if content.suffix in TABLES:
+        said = _said_in_table(content, reading.text_column, notes)
+    else:
+        if content.n_bytes > MAX_BYTES:
+            raise XmrError(
+                f"{content}: {content.n_bytes / 1e6:.0f} MB found, texts up to {MAX_BYTES / 1e6:.0f} MB are read; "
+                "split it"
+            )
+        said = _said_in_lines(content, notes)
+    n_unknown = 0
+    for one in said:
+        sentence = one.text.strip()[:MAX_LINE]
+        ids = encode(sentence, preprocessing)
+        if len(ids):
+            yield Piece(ids, one.start_s, one.end_s, sentence, one.line, one.metadata)
+        else:
             n_unknown += 1
-            continue
-        pieces.append(Piece(ids, text=line, line=number))
     if n_unknown:
-        notes.append(f"{path}: {n_unknown} lines left out, none of their words is known to the model")
-    return Loaded(pieces, notes)
+        what = "subtitles" if content.suffix in SUBTITLES else "lines"
+        notes.append(f"{content}: {n_unknown} {what} left out, none of their words is known to the model")
+
+
+def _said_in_lines(content: Content, notes: list[str]) -> "Iterator[Said]":
+    from xmr.engine.media import markdown, subtitles
+    from xmr.engine.media.lines import Said, lines_of
+
+    numbered = lines_of(content, MAX_LINE, notes)
+    if content.suffix in SUBTITLES:
+        return subtitles.subtitles_of(numbered, content, notes)
+    if content.suffix in MARKDOWN:
+        return markdown.lines_of(numbered)
+    return (Said(line, number) for number, line in numbered if line.strip())
+
+
+def _said_in_table(content: Content, column: str | None, notes: list[str]) -> "Iterator[Said]":
+    """The texts of each row, with its other columns as metadata."""
+    from xmr.engine.media.lines import Said
+    from xmr.engine.media.table import metadata_of, rows_of, text_of
+
+    n_rows, n_texts = 0, 0
+    for number, row in rows_of(content, notes.append):
+        n_rows += 1
+        if sentences := text_of(row, column):
+            n_texts += len(sentences)
+            metadata = metadata_of(row, column) or None
+            yield from (Said(sentence, number, metadata=metadata) for sentence in sentences)
+    if n_rows and not n_texts:
+        wanted = f"column {column}" if column else "column of text, such as caption,"
+        raise XmrError(f"{content}: no {wanted} with anything in it; name the column with --text-column")
 
 
 def pad(sentences: list[WordIds]) -> WordIds:

@@ -6,6 +6,7 @@ when it is opened: so a query in words waits for no checksum of what sees.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from xmr.engine.checksums import check_unchanged
 from xmr.engine.errors import XmrError
-from xmr.engine.media import MODALITIES, decode, text
+from xmr.engine.media import MODALITIES, Reading, decode, modalities_of, text
 from xmr.engine.model.config import CONFIG_NAME, FLOAT32, FORMAT, check_files, fingerprint, read_config, unfit
 from xmr.engine.processors import cpus
 from xmr.engine.runtime import Choice, Network, check_wishes, choices, n_streams, open_choice
@@ -115,10 +116,29 @@ class Model:
     def embed(self, modality: str, inputs: Sequence[Input]) -> Embeddings:
         """(n, dim) unit rows, one per input: paths, sentences (text), or arrays as `load` makes them.
 
-        A sound longer than the model's window is the mean of its windows.
+        A sound longer than the model's window is the mean of its windows, and a text file that of its lines.
         """
         self.check_modality(modality)
         return self.embed_windows(modality, [self._arrays(modality, item) for item in inputs])
+
+    def embed_video(self, path: Path | str, reading: Reading | None = None) -> Embeddings:
+        """(dim,) unit: the mean over a video's pictures, or over its sound where the model sees nothing.
+
+        However long it is, it needs the memory of a batch. XmrError where the model embeds nothing of it.
+        """
+        fitting = modalities_of(self.modalities, "video")
+        if not fitting:
+            raise XmrError(f"model {self.name} embeds neither pictures nor sounds; it has {', '.join(self.modalities)}")
+        task = decode.Task(Path(path), "image" if "image" in fitting else fitting[0])
+        opened = decode.start(task, self.preprocessing[task.modality], reading or Reading())
+        pieces = decode.draw(opened, task)
+        total = np.zeros(self.dim)
+        while batch := [piece.array for piece in islice(pieces, BATCH_SIZE)]:
+            total += self.embed_arrays(task.modality, batch).sum(axis=0, dtype=np.float64)
+        if not total.any():
+            raise XmrError(f"{path}: nothing in it that the model can embed as {task.modality}")
+        vector: Embeddings = _unit(total[None])[0]
+        return vector
 
     def embed_windows(self, modality: str, pieces: Sequence[Sequence[NDArray[Any]]]) -> Embeddings:
         """(n, dim) unit rows of n inputs, each the arrays that `load` made of it: the mean of its windows."""
