@@ -33,8 +33,8 @@ def test_a_manifest_brings_its_files_with_metadata_and_is_the_text_file_of_its_t
     manifest = write_rows(tmp_path / "pairs.jsonl", row)
     corpus = scan([manifest], MEDIA)
     assert said(corpus) == {
-        "a.jpg": {"n": 1, "box": {"a": [1.5]}},
-        "a.wav": {"n": 1, "box": {"a": [1.5]}},
+        "a.jpg": {"n": 1, "box": {"a": [1.5]}, "captions": ["x", "y"]},
+        "a.wav": {"n": 1, "box": {"a": [1.5]}, "captions": ["x", "y"]},
         "pairs.jsonl": {},
     }
     assert {file.root for file in corpus.files} == {manifest}
@@ -64,7 +64,11 @@ def test_columns_of_hugging_face_that_end_in_file_name_name_files(tmp_path: Path
     write_rows(
         tmp_path / "metadata.jsonl", {"left_file_name": "a.jpg", "right_file_name": "b.jpg", "n": 1, "text": "x"}
     )
-    assert said(scan([tmp_path], MEDIA)) == {"a.jpg": {"n": 1}, "b.jpg": {"n": 1}, "metadata.jsonl": {}}
+    assert said(scan([tmp_path], MEDIA)) == {
+        "a.jpg": {"n": 1, "text": "x"},
+        "b.jpg": {"n": 1, "text": "x"},
+        "metadata.jsonl": {},
+    }
 
 
 def test_what_earlier_rows_say_is_not_replaced(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ COLUMNS = {
     *("image_path", "sound_path", "speech_path", "audio_path", "video_path"),
 }
 SUFFIX = "_file_name"  # of columns as image_file_name
+NO_COLUMN = ""  # in place of the column of texts
 PEEKED = 100  # rows that tell whether a table is a manifest
 LISTS = (".jsonl", ".parquet")  # what stands beside an .npy file and says what its rows are
 
@@ -124,7 +125,7 @@ def _take_rows(table: Table, roots: Sequence[Path], finds: Finds, text_column: s
         has_text = has_text or bool(text_of(row, text_column))
         named = list(_named(row))
         if named:
-            metadata = _metadata(table, number, row, text_column, finds)
+            metadata = _metadata(table, number, row, finds)
             for name in named:
                 _take_named(name, table, number, metadata, places, finds)
     if not (has_text and "text" in finds.media):  # who reads it for its texts will tell
@@ -175,10 +176,9 @@ def _take_unseen(path: Path, table: Table, metadata: Mapping[str, object], finds
     return None
 
 
-def _metadata(
-    table: Table, number: int, row: Mapping[str, object], text_column: str | None, finds: Finds
-) -> dict[str, object]:
-    said = metadata_of(row, text_column, lambda sentence: finds.note(f"{table.path}: line {number}: {sentence}"))
+def _metadata(table: Table, number: int, row: Mapping[str, object], finds: Finds) -> dict[str, object]:
+    """What a row says of the files that it names: its texts too, as these are captions to them."""
+    said = metadata_of(row, NO_COLUMN, lambda sentence: finds.note(f"{table.path}: line {number}: {sentence}"))
     return {name: value for name, value in said.items() if not _is_of_files(name)}
 
 
