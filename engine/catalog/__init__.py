@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from xmr.engine.catalog.connection import BUSY_S, connect, told_of
+from xmr.engine.catalog.connection import BUSY_S, connect, stamp_of, told_of
 from xmr.engine.catalog.tables import SCHEMA, File, Found, Item, Segment, SegmentFile
 from xmr.engine.errors import XmrError
 
@@ -36,12 +36,17 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.connection = connect(path)
+        self._n_opened = 0
+        self._open()
         try:
             self.meta = self._read_meta()
         except XmrError:
             self.close()
             raise
+
+    def _open(self) -> None:
+        self.connection, self._stamp = connect(self.path), stamp_of(self.path)
+        self._n_opened += 1
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, object]) -> "Catalog":
@@ -80,10 +85,10 @@ class Catalog:
         """The files that could not be embedded, with the reason."""
         return dict(self._query("SELECT path, reason FROM skipped ORDER BY path"))
 
-    def version(self) -> tuple[int, int]:
+    def version(self) -> tuple[int, int, int]:
         """Another one after every change, whoever made it."""
         self._query("SELECT 1 FROM meta")  # opens the snapshot that the next line is asked about
-        return self._query("PRAGMA data_version")[0][0], self.connection.total_changes
+        return self._n_opened, self._query("PRAGMA data_version")[0][0], self.connection.total_changes
 
     def segments(self, modalities: Sequence[str] | None = None) -> list[Segment]:
         """All segments, or those of some modalities, by modality and then in the order of their items."""
@@ -290,6 +295,9 @@ class Catalog:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Everything read inside is of one committed version."""
+        if stamp_of(self.path) != self._stamp:
+            self.close()
+            self._open()
         self._query("BEGIN")
         try:
             yield
@@ -326,7 +334,7 @@ class Catalog:
         try:
             return self.connection.execute(sql, parameters).fetchall()
         except UnicodeEncodeError as error:  # a path that no file of an index has
-            raise XmrError(f"{error.object!a}: not a name in UTF-8, so it is not in the index") from None
+            raise XmrError(f"{error.object!a}: not a name in UTF-8, which no index holds; rename it") from None
         except sqlite3.OperationalError as error:  # of the disk, or a table that is not there
             raise XmrError(f"{self.path}: cannot be read ({error}); mend that, or ask `xmr verify`") from None
         except sqlite3.DatabaseError as error:

@@ -11,6 +11,14 @@ from xmr.engine.errors import XmrError
 BUSY_S = 30.0  # how long to wait for another process that holds the catalog
 
 
+def stamp_of(path: Path) -> tuple[int, int, bool] | None:
+    """What is another one once somebody has written to a catalog that is read as if nobody would; else None."""
+    if os.access(path.parent, os.W_OK):
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, path.with_name(f"{path.name}-wal").exists()
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Open to write, or from a folder where nothing can be written as a file that does not change."""
     try:

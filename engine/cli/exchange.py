@@ -8,6 +8,7 @@ import typer
 
 from xmr.engine import terminal, workspace
 from xmr.engine.cli.options import IndexOption, JsonOption, modalities_in
+from xmr.engine.errors import UsageError
 
 
 def export_index(
@@ -32,7 +33,10 @@ def export_index(
 
     wanted = Form(form, dtype, rows_per_file, queries, n_queries)
     check(out, wanted, overwrite=overwrite)
-    opened = Index.open(index or workspace.default_folder("index"))
+    folder = index or workspace.default_folder("index")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{out}: inside the index itself; choose a place of its own")
+    opened = Index.open(folder)
     names = modalities_in(to)
     with terminal.progress_bar("writing") as progress:
         done = export(lambda: opened.items(names, where), out, wanted, overwrite=overwrite, progress=progress)

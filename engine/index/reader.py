@@ -56,7 +56,7 @@ class Reader:
             self._catalog.close()
             raise XmrError(f"{self._catalog.path}: damaged catalog ({error}); index again elsewhere") from None
         self._store = SegmentStore(folder / SEGMENTS_NAME, self.dim)
-        self._version: tuple[int, int] | None = None  # of the catalog, when these were read:
+        self._version: tuple[int, int, int] | None = None  # of the catalog, when these were read:
         self._present: list[str] = []
         self._views: dict[tuple[str, ...], View] = {}
 

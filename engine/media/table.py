@@ -100,7 +100,7 @@ def metadata_of(row: Mapping[str, object], column: str | None = None, note: Note
     kept: Row = {}
     for name, value in row.items():
         plain = _plain(value)
-        if name in texts or plain is None:
+        if name in texts or plain is None or not name.strip():
             continue
         kept[name] = _short(plain)
         if note is not None and kept[name] != plain:
