@@ -154,6 +154,21 @@ class Catalog:
         )
         return {row[0]: File(*row) for row in rows}
 
+    def files_of(self, ids: Sequence[int]) -> dict[int, File]:
+        """The files of some items, by the items' ids; those that are not there are left out."""
+        files: dict[int, File] = {}
+        ids = [item for item in ids if 0 < item <= MAX_ID]
+        for start in range(0, len(ids), AT_ONCE):
+            some = ids[start : start + AT_ONCE]
+            rows = self._query(
+                "SELECT items.id, files.path, roots.path, medium, archive, start, size, mtime, sha256, files.metadata "
+                "FROM items JOIN files ON files.id = items.file LEFT JOIN roots ON roots.id = root "
+                f"WHERE items.id IN ({', '.join('?' * len(some))})",
+                some,
+            )
+            files |= {row[0]: File(*row[1:]) for row in rows}
+        return files
+
     def held(self, paths: Sequence[str]) -> list[str]:
         """Those of some paths that the catalog has, embedded or skipped."""
         held = []

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from xmr.engine import terminal
-from xmr.engine.cli import ask, care, corpus, exchange
+from xmr.engine.cli import ask, care, corpus, exchange, serve
 from xmr.engine.cli.options import OptionalValues
 from xmr.engine.errors import UsageError, XmrError
 from xmr.engine.plan import plan
@@ -53,6 +53,6 @@ def _mount_training() -> None:
 
 _mount_training()
 app.command()(plan)
-for part in (corpus, ask, care, exchange):
+for part in (corpus, ask, care, exchange, serve):
     for name, command in part.COMMANDS.items():
         app.command(name, cls=OptionalValues)(command)

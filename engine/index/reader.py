@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmr.engine.catalog import Catalog, Found
+from xmr.engine.catalog import Catalog, File, Found
 from xmr.engine.errors import XmrError
 from xmr.engine.index.segments import Ids, SegmentStore
 from xmr.engine.index.view import View
@@ -157,6 +157,14 @@ class Reader:
     def found(self, ids: Sequence[int]) -> dict[int, Found]:
         """What is known of items, by id; those that are not there are left out."""
         return self._catalog.found(ids)
+
+    def files_of(self, ids: Sequence[int]) -> dict[int, File]:
+        """The files of items, by the items' ids; those that are not there are left out."""
+        return self._catalog.files_of(ids)
+
+    def version(self) -> str:
+        """Another one after every change of the index, as long as this stays open."""
+        return "-".join(map(str, self._catalog.version()))
 
     def items_of(self, path: str) -> list[int]:
         """Ids of the items of an indexed file."""

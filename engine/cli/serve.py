@@ -1,0 +1,98 @@
+"""Commands that serve an index: to programs over HTTP, and to a browser as a page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xmr.engine import terminal, workspace
+from xmr.engine.cli.options import DeviceOption, IndexOption, ModelOption, RuntimeOption
+from xmr.engine.errors import UsageError, XmrError
+
+TokenFile = Annotated[
+    Path | None, typer.Option(help="File whose first line is the token, which then stands in no list of processes.")
+]
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen at; another than this machine's needs a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
+    token: Annotated[str | None, typer.Option(help="That every request brings, as Authorization: Bearer.")] = None,
+    token_file: TokenFile = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines ask without a token.")] = False,
+    writable: Annotated[bool, typer.Option("--writable", help="Let clients add and delete items.")] = False,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Fetch files that questions name by URL, from public addresses.")
+    ] = False,
+    cors: Annotated[
+        list[str] | None, typer.Option(metavar="ORIGIN", help="Let pages of https://example.org ask; may be repeated.")
+    ] = None,
+    model: ModelOption = None,
+    index: IndexOption = None,
+    device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
+) -> None:
+    """Serve an index over HTTP: an API under /v1, described in /openapi.json, and a page to search with at /.
+
+    Example: xmr serve --port 8000
+    """
+    from xmr.engine.serve.run import run
+    from xmr.engine.serve.settings import Settings
+
+    secret = _token(token, token_file)
+    settings = Settings(
+        host, port, secret, insecure, writable, allow_urls, tuple(cors or ()), device=device, runtime=runtime
+    )
+    run(_folder(index, "index"), _folder(model, "model"), settings, ready=_tell)
+
+
+def open_page(
+    model: ModelOption = None,
+    index: IndexOption = None,
+    device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+) -> None:
+    """Serve an index to this machine alone, on a free port, and open the page to search with.
+
+    Example: xmr open
+    """
+    import webbrowser
+
+    from xmr.engine.serve.run import run
+    from xmr.engine.serve.settings import Settings
+
+    def ready(address: str) -> None:
+        _tell(address)
+        if browser and not webbrowser.open(address):
+            terminal.note("no browser found here; open the address in one")
+
+    settings = Settings(port=0, device=device, runtime=runtime)
+    run(_folder(index, "index"), _folder(model, "model"), settings, ready=ready)
+
+
+def _tell(address: str) -> None:
+    terminal.note(f"serving at {address} (Ctrl-C ends it)")
+
+
+def _folder(given: Path | None, name: str) -> Path:
+    return given or workspace.default_folder(name)
+
+
+def _token(token: str | None, token_file: Path | None) -> str | None:
+    if token is not None and token_file is not None:
+        raise UsageError("--token and --token-file given; give one of them")
+    if token_file is None:
+        return token
+    try:
+        lines = token_file.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise XmrError(f"{token_file}: no token can be read there; write it on the first line, in ASCII") from None
+    if not lines or not lines[0].strip():
+        raise XmrError(f"{token_file}: empty; write the token on the first line")
+    return lines[0].strip()
+
+
+COMMANDS = {"serve": serve, "open": open_page}

@@ -1,0 +1,97 @@
+"""The application: routes, the guard around them, and what lives as long as they do."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, Response
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+
+from xmr.engine.errors import XmrError
+from xmr.engine.serve import about, embeddings, items, knn, page, search
+from xmr.engine.serve.asking import misshapen
+from xmr.engine.serve.guard import Guard
+from xmr.engine.serve.refusals import Refusal
+from xmr.engine.serve.service import Service
+from xmr.engine.serve.settings import Settings
+from xmr.engine.serve.shapes import SearchBody
+
+TITLE, VERSION = "xmr", "1"
+SAID = {404: "nothing at this address; see /openapi.json for what there is", 405: "this address takes another method"}
+
+
+def make_app(index_folder: Path, model_folder: Path, settings: Settings | None = None) -> FastAPI:
+    """What uvicorn runs. Index and model are opened when it starts: XmrError where they cannot, or do not fit."""
+    settings = settings or Settings()
+    service = Service(Path(index_folder), Path(model_folder), settings)
+    # its pages of documentation load scripts from elsewhere; what they show is in /openapi.json
+    app = FastAPI(title=TITLE, version=VERSION, docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app.state.service = service
+    for part in (search, embeddings, items, knn, about, page):
+        app.include_router(part.router)
+    app.add_exception_handler(RequestValidationError, _of_shape)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(Refusal, _of_refusal)
+    app.add_exception_handler(XmrError, _of_mistake)
+    app.add_middleware(Guard, settings=settings, measures=service.measures)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    _allow_options(app, settings)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    try:
+        await service.start()
+        yield
+    finally:
+        await service.stop()
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """With the shape of a question, which comes as JSON or as a form."""
+    if app.openapi_schema is None:
+        made = get_openapi(title=TITLE, version=VERSION, routes=app.routes)
+        _, shapes = models_json_schema([(SearchBody, "validation")], ref_template="#/components/schemas/{model}")
+        made["components"]["schemas"].update(shapes["$defs"])
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+def _allow_options(app: FastAPI, settings: Settings) -> None:
+    """What browsers ask before a page of another origin may."""
+    if not settings.cors:
+        return
+
+    @app.options("/{path:path}", include_in_schema=False)
+    async def options(path: str) -> Response:
+        return Response(status_code=204)
+
+
+async def _of_refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return JSONResponse(error.record, error.status, error.headers)
+
+
+async def _of_mistake(request: Request, error: Exception) -> Response:
+    service: Service = request.app.state.service
+    assert isinstance(error, XmrError)
+    return await _of_refusal(request, service.mistake(error))
+
+
+async def _of_shape(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _of_refusal(request, misshapen(error.errors()))
+
+
+async def _of_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    said = SAID.get(error.status_code, "the request cannot be answered")
+    code = "not_found" if error.status_code == 404 else "bad_request"
+    return JSONResponse(Refusal(error.status_code, code, said).record, error.status_code, error.headers)

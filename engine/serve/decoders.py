@@ -1,0 +1,79 @@
+"""Processes that decode what comes from outside: one that crashes, hangs or grows costs one request.
+
+What runs in them are the functions of `decoding`; they are started when a file first comes.
+"""
+
+import asyncio
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pebble
+
+from xmr.engine.serve.decoding import begin
+from xmr.engine.serve.refusals import Refusal, busy
+from xmr.engine.serve.uploads import Upload
+
+TIMEOUT_S = 20.0  # for one file
+MAX_WAITING = 64
+N_PROCESSES = 2
+
+T = TypeVar("T")
+
+
+class Decoders:
+    """`close` ends the processes and removes what was uploaded."""
+
+    def __init__(self) -> None:
+        self._pool: pebble.ProcessPool | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="xmr-")
+        self._n_waiting = self._n_files = 0
+
+    async def run(self, work: "Callable[..., T]", *arguments: Any) -> T:
+        """What `work`, a function of a module, gives; XmrError as it raises it."""
+        if self._n_waiting >= MAX_WAITING:
+            raise busy("too many files wait to be decoded; ask again in a second")
+        self._n_waiting += 1
+        try:
+            future = self._opened().schedule(work, args=arguments, timeout=TIMEOUT_S)
+            return await asyncio.wrap_future(future)
+        except FutureTimeoutError:
+            raise Refusal(
+                422, "too_slow", f"the file was not decoded within {TIMEOUT_S:g} s; make it shorter"
+            ) from None
+        except (pebble.ProcessExpired, CancelledError, MemoryError):
+            raise Refusal(422, "bad_file", "the file's decoder crashed; convert the file and ask again") from None
+        finally:
+            self._n_waiting -= 1
+
+    async def run_on(self, upload: Upload, work: "Callable[..., T]", *arguments: Any) -> T:
+        """`work` of a path at which the uploaded file lies while it runs, and of the arguments."""
+        self._n_files += 1
+        path = Path(self._folder.name) / f"upload-{self._n_files}{upload.suffix}"
+        await asyncio.to_thread(path.write_bytes, upload.content)
+        try:
+            return await self.run(work, path, *arguments)
+        finally:
+            path.unlink(missing_ok=True)
+
+    @property
+    def folder(self) -> Path:
+        """Where uploads lie."""
+        return Path(self._folder.name)
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+            await asyncio.to_thread(self._pool.join)
+        self._folder.cleanup()
+
+    def _opened(self) -> pebble.ProcessPool:
+        if self._pool is None:
+            # spawn: a forked process would inherit the locks of the runtimes' threads
+            context = multiprocessing.get_context("spawn")
+            self._pool = pebble.ProcessPool(N_PROCESSES, initializer=begin, context=context)
+        return self._pool

@@ -1,0 +1,88 @@
+"""POST /v1/search: what in the index is nearest to a question."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from xmr.engine.answer import Answer
+from xmr.engine.errors import XmrError
+from xmr.engine.media import medium_of
+from xmr.engine.serve.asking import FORM, asked_of
+from xmr.engine.serve.batcher import Answered, Asked
+from xmr.engine.serve.service import Service, service_of
+from xmr.engine.serve.shapes import EXAMPLES, REFUSALS, Hit, SearchAnswer, SearchBody
+
+router = APIRouter(tags=["search"])
+Served = Annotated[Service, Depends(service_of)]
+
+BODY = {"$ref": "#/components/schemas/SearchBody"}
+IN_OPENAPI: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": BODY, "examples": EXAMPLES},
+            FORM: {
+                "schema": {
+                    "type": "object",
+                    "description": "The same fields; files by the names of parts, lists and objects as JSON.",
+                    "properties": {
+                        name: {"type": "string", "format": "binary"} for name in ("image", "sound", "speech", "video")
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+@router.post("/v1/search", response_model=SearchAnswer, responses=REFUSALS, openapi_extra=IN_OPENAPI)
+async def search(request: Request, service: Served) -> SearchAnswer:
+    """Rank the index against words, pictures, sounds, videos, items and vectors: one, or several added up."""
+    start_s = time.perf_counter()
+    body, asked = await asked_of(request, service)
+    answered = await answered_by(asked, service)
+    hits = [hit_of(one, answered, body) for one in answered.answers]
+    took_ms = round(1000 * (time.perf_counter() - start_s), 2)
+    return SearchAnswer(hits=hits, took_ms=took_ms, offset=body.offset, k=body.k, version=answered.version)
+
+
+async def answered_by(asked: Asked, service: Service) -> Answered:
+    """Refusal where the question cannot be answered."""
+    try:
+        return await service.batcher.search(asked)
+    except XmrError as error:
+        raise service.mistake(error) from None
+
+
+def hit_of(one: Answer, answered: Answered, body: SearchBody) -> Hit:
+    found = one.hit
+    path = answered.paths[found.id]
+    place = links(found.id, path)
+    return Hit(
+        rank=one.rank,
+        score=found.score,
+        modality=found.modality,
+        path=path,
+        start_s=found.start_s,
+        end_s=found.end_s,
+        text=found.text,
+        id=found.id,
+        line=found.line,
+        metadata=found.metadata,
+        folded=list(one.folded) if body.fold is not None else None,
+        media=place["media"],
+        thumbnail=place["thumbnail"],
+        waveform=place["waveform"],
+    )
+
+
+def links(item: int, path: str) -> dict[str, str | None]:
+    """Where a client gets the file of an item, and what shows it."""
+    medium, place = medium_of(Path(path)), f"/v1/items/{item}"
+    return {
+        "media": f"{place}/media",
+        "thumbnail": f"{place}/thumbnail" if medium in ("image", "video") else None,
+        "waveform": f"{place}/waveform" if medium in ("audio", "video") else None,
+    }

@@ -1,0 +1,73 @@
+/** The modalities to find and the filters, between the form and a question. */
+import { make, the } from "./element.js";
+import { ALIKE, nFilters } from "./question.js";
+
+/** @typedef {import("./question.js").Question} Question */
+
+/**
+ * One choice for each modality that the index holds.
+ * @param {Record<string, number>} counts
+ * @param {() => void} changed
+ */
+export function showModalities(counts, changed) {
+  const labels = Object.entries(counts)
+    .filter(([, count]) => count > 0)
+    .map(([modality, count]) =>
+      make(
+        "label",
+        {},
+        make("input", { type: "checkbox", name: "to", value: modality, onchange: changed }),
+        modality,
+        make("span", { class: "count", "aria-label": `${count} items` }, count.toLocaleString()),
+      ),
+    );
+  the("to").replaceChildren(make("legend", {}, "Find"), ...labels);
+  the("to").hidden = labels.length < 2;
+}
+
+/** @param {() => void} changed @param {() => void} cleared */
+export function watch(changed, cleared) {
+  for (const id of ["min", "not", "where", "group", "fold"]) the(id).addEventListener("change", changed);
+  the("clear").addEventListener("click", cleared);
+}
+
+/** @param {Question} question */
+export function write(question) {
+  for (const box of boxes()) box.checked = question.to.includes(box.value);
+  the("min").value = question.min;
+  the("not").value = question.not;
+  the("where").value = question.where;
+  the("group").checked = question.group;
+  the("fold").checked = Boolean(question.fold);
+  the("fold").value = question.fold || ALIKE;
+  const count = nFilters(question);
+  the("filters-set").textContent = `(${count} set)`;
+  the("filters-set").hidden = count === 0;
+  the("clear").disabled = count === 0;
+  markCondition("");
+}
+
+/** The filters as the form has them. @returns {Partial<Question>} */
+export function read() {
+  return {
+    to: boxes()
+      .filter((box) => box.checked)
+      .map((box) => box.value),
+    min: the("min").value,
+    not: the("not").value.trim(),
+    where: the("where").value.trim(),
+    group: the("group").checked,
+    fold: the("fold").checked ? the("fold").value : "",
+  };
+}
+
+/** Say that the condition could not be read; "" takes it back. @param {string} sentence */
+export function markCondition(sentence) {
+  the("where").setAttribute("aria-invalid", String(Boolean(sentence)));
+  if (sentence) the("filters").open = true;
+}
+
+/** @returns {HTMLInputElement[]} */
+function boxes() {
+  return [...the("to").querySelectorAll("input")];
+}

@@ -1,0 +1,69 @@
+/** Where in a hit's picture, and when in its sound, the question is found: a button, and what it told. */
+import { clock, make } from "./element.js";
+import { overlay, placeOf } from "./overlay.js";
+import { where } from "./server.js";
+import { Sound } from "./sound.js";
+
+/** @typedef {import("./server.js").Hit} Hit */
+
+export class Look {
+  /**
+   * @param {Hit} hit
+   * @param {Record<string, string>} lookedFor
+   * @param {HTMLElement} view of the picture or the sound
+   * @param {any} player a Sound, or null of a picture
+   */
+  constructor(hit, lookedFor, view, player) {
+    this.hit = hit;
+    this.lookedFor = lookedFor;
+    this.view = view;
+    this.sound = player instanceof Sound ? player : null;
+    const label = this.sound ? "When?" : "Where?";
+    this.button = make("button", { type: "button", "aria-pressed": "false", onclick: () => this.toggle() }, label);
+    this.found = make("p", { class: "found", hidden: true, role: "status" });
+  }
+
+  toggle() {
+    if (this.button.hasAttribute("aria-busy")) return;
+    if (this.button.getAttribute("aria-pressed") === "true") this.#hide();
+    else this.#look();
+  }
+
+  async #look() {
+    this.button.setAttribute("aria-busy", "true");
+    this.#tell("Looking …");
+    try {
+      this.#tell(this.#show(await where(this.hit.id, this.lookedFor)));
+      this.button.setAttribute("aria-pressed", "true");
+    } catch (error) {
+      this.#tell(error instanceof Error ? error.message : String(error), true);
+    } finally {
+      this.button.removeAttribute("aria-busy");
+    }
+  }
+
+  /** @param {any} heat @returns {string} in words */
+  #show(heat) {
+    if (this.sound) {
+      this.sound.mark(heat);
+      const [start, end] = heat.span_s.map(clock);
+      return `Heard most at ${clock(heat.seconds)}, from ${start} to ${end}; play starts there.`;
+    }
+    this.view.append(overlay(heat));
+    return `${placeOf(heat)}.`;
+  }
+
+  #hide() {
+    this.view.querySelector(".heat")?.remove();
+    this.sound?.unmark();
+    this.found.hidden = true;
+    this.button.setAttribute("aria-pressed", "false");
+  }
+
+  /** @param {string} sentence @param {boolean} [isBad] */
+  #tell(sentence, isBad = false) {
+    this.found.hidden = false;
+    this.found.className = isBad ? "found bad" : "found";
+    this.found.textContent = sentence;
+  }
+}

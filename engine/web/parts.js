@@ -1,0 +1,122 @@
+/** The files and items that a question is made of, as chips in the search box: chosen, dropped, pasted, recorded. */
+import { make, shown, the } from "./element.js";
+
+/** @typedef {import("./question.js").Part} Part */
+
+const SUFFIXES = {
+  image: /\.(jpe?g|png|gif|webp|bmp|tiff?|avif|heic|heif)$/i,
+  sound: /\.(wav|flac|mp3|ogg|oga|opus|m4a|aac|aiff?)$/i,
+  video: /\.(mp4|m4v|mov|mkv|webm|avi)$/i,
+};
+const LONG_SIDE = 2048; // pixels that a picture too large to send is made smaller to
+const IN_BASE64 = 4 / 3;
+
+/**
+ * A part of a file, or a sentence that says why not.
+ * @param {File} file
+ * @param {string[]} modalities what the model takes
+ * @param {number} maxBytes of a request
+ * @returns {Promise<Part>}
+ */
+export async function partOf(file, modalities, maxBytes) {
+  const name = shown(file.name || "what was pasted");
+  const kind = kindOf(file, modalities);
+  if (kind === null)
+    throw new Error(`${name}: neither a picture, a sound nor a video; add a JPEG, PNG, WAV, FLAC or MP4.`);
+  if (kind !== "video" && !modalities.includes(kind)) {
+    throw new Error(`${name}: this model does not take a question that is ${kind}; it takes ${modalities.join(", ")}.`);
+  }
+  const limit = Math.floor((maxBytes - 10_000) / IN_BASE64);
+  if (file.size === 0) throw new Error(`${name}: an empty file; add another.`);
+  const sent = file.size > limit && kind === "image" ? await smaller(file, name) : file;
+  if (sent.size > limit) {
+    throw new Error(`${name}: ${megabytes(file.size)} found, at most ${megabytes(limit)} can be sent; cut it shorter.`);
+  }
+  const picture = kind === "image" ? URL.createObjectURL(sent) : undefined;
+  return { kind, name, minus: false, file: sent, picture };
+}
+
+/**
+ * Show the parts in the box.
+ * @param {Part[]} parts
+ * @param {string[]} modalities
+ * @param {(parts: Part[]) => void} changed
+ */
+export function showParts(parts, modalities, changed) {
+  the("parts").replaceChildren(
+    ...parts.map((part, place) => {
+      const become = (/** @type {Partial<Part>[]} */ ...others) =>
+        changed(parts.toSpliced(place, 1, ...others.map((other) => ({ ...part, ...other }))));
+      return chip(part, modalities, become);
+    }),
+  );
+}
+
+/** @param {Part} part @param {string[]} modalities @param {(...others: Partial<Part>[]) => void} become */
+function chip(part, modalities, become) {
+  const name = shown(part.name);
+  return make(
+    "li",
+    { class: part.minus ? "part minus" : "part" },
+    part.picture
+      ? make("img", { src: part.picture, alt: "", onerror: (/** @type {Event} */ event) => remove(event) })
+      : null,
+    make("bdi", { class: "name", title: name }, name),
+    part.minus ? make("span", { class: "unseen" }, "what the hits should not be like") : null,
+    heardAs(part, modalities, become),
+    make(
+      "button",
+      {
+        type: "button",
+        "aria-pressed": part.minus,
+        "aria-label": `Not like ${name}`,
+        title: part.minus ? "Search by it" : "Stay away from it",
+        onclick: () => become({ minus: !part.minus }),
+      },
+      "−",
+    ),
+    make("button", { type: "button", "aria-label": `Remove ${name}`, title: "Remove", onclick: () => become() }, "×"),
+  );
+}
+
+/** A sound is what happens or what is said; only its owner knows. */
+function heardAs(/** @type {Part} */ part, /** @type {string[]} */ modalities, /** @type {Function} */ become) {
+  const kinds = ["sound", "speech"].filter((kind) => modalities.includes(kind));
+  if (!part.file || !["sound", "speech"].includes(part.kind) || kinds.length < 2) return null;
+  const choice = make(
+    "select",
+    { "aria-label": `${shown(part.name)} is heard as` },
+    ...kinds.map((kind) => make("option", { value: kind, selected: kind === part.kind }, kind)),
+  );
+  choice.addEventListener("change", () => become({ kind: choice.value }));
+  return choice;
+}
+
+/** @param {File} file @param {string[]} modalities @returns {Part["kind"] | null} */
+function kindOf(file, modalities) {
+  const byType = { image: "image", audio: "sound", video: "video" }[file.type.split("/")[0]];
+  const byName = Object.entries(SUFFIXES).find(([, suffix]) => suffix.test(file.name))?.[0];
+  const kind = /** @type {Part["kind"] | null} */ (byType ?? byName ?? null);
+  return kind === "sound" && !modalities.includes("sound") && modalities.includes("speech") ? "speech" : kind;
+}
+
+/** @param {File} file @param {string} name */
+async function smaller(file, name) {
+  const picture = await createImageBitmap(file).catch(() => {
+    throw new Error(`${name}: no picture that this browser reads; save it as JPEG or PNG.`);
+  });
+  const factor = Math.min(1, LONG_SIDE / Math.max(picture.width, picture.height));
+  const canvas = new OffscreenCanvas(Math.round(picture.width * factor), Math.round(picture.height * factor));
+  canvas.getContext("2d")?.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 });
+}
+
+/** @param {Event} event */
+function remove(event) {
+  if (event.target instanceof Element) event.target.remove();
+}
+
+/** @param {number} bytes */
+function megabytes(bytes) {
+  return `${(bytes / 1e6).toFixed(1)} MB`;
+}
