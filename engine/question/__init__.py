@@ -102,7 +102,8 @@ class Asker:
         if part.kind == LIKE:
             return self.vector_of(items_like(self.index, part.content).ids)
         if part.kind == VIDEO:
-            return self._embed(self._modality_of_video(part.content), Path(part.content))
+            self._tell_once(self._modality_of_video(part.content))
+            return self._opened().embed_video(part.content)  # in the memory of a batch, however long it is
         return self._embed(part.kind, part.content if part.kind == "text" else Path(part.content))
 
     def vector_of(self, ids: Sequence[int]) -> Vector:
@@ -116,10 +117,13 @@ class Asker:
     def _embed(self, modality: str, content: str | Path) -> Vector:
         model = self._opened()
         model.check_modality(modality)
+        self._tell_once(modality)
+        return model.embed(modality, [content]).reshape(-1)
+
+    def _tell_once(self, modality: str) -> None:
         if modality not in self._told:
             self._told.add(modality)
-            self._tell(model, modality)
-        return model.embed(modality, [content]).reshape(-1)
+            self._tell(self._opened(), modality)
 
     def _opened(self) -> "Model":
         if self._model is None:
