@@ -10,7 +10,7 @@ install: .venv/.installed
 
 .venv/.installed: pyproject.toml CMakeLists.txt $(wildcard csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e ".[cpu,openvino,trt-rtx,train,dev]"
+	$(BIN)/python -m pip install --quiet -e ".[cpu,openvino,trt-rtx,train,serve,dev]"
 	touch $@
 
 demo: install
@@ -22,6 +22,8 @@ demo: install
 	cd demo && xmr index corpus/
 	cd demo && xmr query --image query/dog.jpg --to sound
 	cd demo && xmr query --text "a small red bell on a plain background" --to image,sound
+	@echo
+	@echo "To search it in a browser: cd demo && ../$(BIN)/xmr open"
 
 # mypy does not follow the redirects of an editable install, so it is shown the package through two links
 types: install

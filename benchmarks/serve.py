@@ -2,18 +2,21 @@
 
     python benchmarks/serve.py MODEL [--rows 100000] [--clients 32] [--seconds 15]
 
-The rows are random unit vectors, half images and half sounds; the server is `xmr serve`, a process of its own, and so
-is each client's share of the load (threads of this process).
+The rows are random unit vectors. Asked are `xmr serve` and, on the same rows, `serve_peer.py`: the same encoder and
+faiss, one question at a time. The clients are sockets of one loop in this process, each of which asks again as soon as
+it has its answer. They take from the same cores as the server: how much is in the table.
 """
 
 import argparse
-import http.client
 import json
+import os
+import selectors
+import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,22 @@ import numpy as np
 from xmr.engine.model import Model
 
 WORDS = ("a dog barks", "rain on a roof", "a red bell", "people talk in a street", "a bird sings", "a siren far away")
+WARM_S = 3.0
+LOOK_S = 0.1  # between two looks at /healthz
+TICK_S = os.sysconf("SC_CLK_TCK")
+TITLES = (
+    "server",
+    "clients",
+    "questions/s",
+    "p50 ms",
+    "p99 ms",
+    "p99/p50",
+    "/healthz ms",
+    "server cores",
+    "client cores",
+)
+HEAD = "{:<12} {:>7} {:>12} {:>9} {:>9} {:>9} {:>14} {:>13} {:>13}"
+ROW = "{:<12} {:>7} {:>12.1f} {:>9.1f} {:>9.1f} {:>9.1f} {:>14.0f} {:>13.2f} {:>13.2f}"
 
 
 def main() -> None:
@@ -30,21 +49,20 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=15)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        index = make_index(Path(folder), asked.model, asked.rows)
-        server, port = start(index, asked.model)
-        try:
-            load(port, 1, 3.0)  # warm
-            alone, together = load(port, 1, asked.seconds), load(port, asked.clients, asked.seconds)
-        finally:
-            server.terminate()
-            server.wait()
-    tell(1, alone, asked.seconds)
-    tell(asked.clients, together, asked.seconds)
-    print(f"rate {len(together[0]) / max(1, len(alone[0])):.1f}x of one client's")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_index(folder, asked.model, asked.rows)
+        print(HEAD.format(*TITLES))
+        rates = {}
+        for server, command in commands(folder, asked.model).items():
+            for n_clients, load in measured(command, (1, asked.clients), asked.seconds).items():
+                rates[server, n_clients] = load.rate
+                tell(server, n_clients, load)
+    ours, alone, theirs = rates["xmr serve", asked.clients], rates["xmr serve", 1], rates["peer", asked.clients]
+    print(f"{asked.clients} clients: {ours / alone:.1f}x of one client's rate, {ours / theirs:.1f}x of the peer's")
 
 
-def make_index(folder: Path, model_folder: Path, n_rows: int) -> Path:
+def make_index(folder: Path, model_folder: Path, n_rows: int) -> None:
     """Through `xmr index --from`, as others bring their embeddings."""
     model = Model.open(model_folder)
     rng = np.random.default_rng(0)
@@ -54,71 +72,143 @@ def make_index(folder: Path, model_folder: Path, n_rows: int) -> Path:
     with (folder / "rows.jsonl").open("w") as listed:
         for number in range(n_rows):
             listed.write(json.dumps({"path": f"/corpus/{number:06}.jpg", "modality": modality}) + "\n")
-    command = [Path(sys.executable).with_name("xmr"), "index", "--from", folder / "rows.npy", "--list"]
-    options = [folder / "rows.jsonl", "--index", folder / "index", "--model", model_folder]
-    subprocess.run([*map(str, command), *map(str, options)], check=True)
-    return folder / "index"
+    options = [folder / "rows.npy", "--list", folder / "rows.jsonl", "--index", folder / "index"]
+    subprocess.run([*map(str, [xmr(), "index", "--from", *options, "--model", model_folder])], check=True)
 
 
-def start(index: Path, model: Path) -> "tuple[subprocess.Popen[str], int]":
-    command = [Path(sys.executable).with_name("xmr"), "serve", "--port", "0", "--index", index, "--model", model]
+def commands(folder: Path, model: Path) -> dict[str, list[object]]:
+    peer = Path(__file__).with_name("serve_peer.py")
+    return {
+        "xmr serve": [xmr(), "serve", "--port", "0", "--index", folder / "index", "--model", model],
+        "peer": [sys.executable, peer, model, folder / "rows.npy", folder / "rows.jsonl"],
+    }
+
+
+def xmr() -> Path:
+    return Path(sys.executable).with_name("xmr")
+
+
+@dataclass
+class Load:
+    """What clients saw."""
+
+    seconds: float
+    questions_s: list[float] = field(default_factory=list)  # that each answer took
+    healthy_s: list[float] = field(default_factory=list)  # that /healthz took
+    server_cores: float = 0.0
+    client_cores: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        return len(self.questions_s) / self.seconds
+
+
+def measured(command: list[object], clients: tuple[int, ...], seconds: float) -> dict[int, Load]:
     server = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
+    try:
+        port = port_of(server)
+        run(port, clients[0], WARM_S)
+        return {n_clients: with_cores(server.pid, port, n_clients, seconds) for n_clients in clients}
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def port_of(server: "subprocess.Popen[str]") -> int:
     assert server.stderr is not None
     for line in server.stderr:
         if "serving at" in line:
-            return server, int(line.split("127.0.0.1:")[1].split("/")[0])
+            return int(line.split("127.0.0.1:")[1].split("/")[0])
     raise SystemExit("the server did not start")
 
 
-Times = tuple[list[float], list[float]]  # seconds of questions, and of /healthz
+def with_cores(process: int, port: int, n_clients: int, seconds: float) -> Load:
+    """And how many cores server and clients were busy with."""
+    server_s, client_s = cpu_s(process), time.process_time()
+    load = run(port, n_clients, seconds)
+    load.server_cores = (cpu_s(process) - server_s) / seconds
+    load.client_cores = (time.process_time() - client_s) / seconds
+    return load
 
 
-def load(port: int, n_clients: int, seconds: float) -> Times:
-    """Each client asks again as soon as it has its answer."""
-    end_s = time.monotonic() + seconds
-    answers: list[list[float]] = [[] for _ in range(n_clients)]
-    threads = [threading.Thread(target=ask, args=(port, end_s, answers[i], i)) for i in range(n_clients)]
-    healthy: list[float] = []
-    threads.append(threading.Thread(target=look, args=(port, end_s, healthy)))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [one for of_client in answers for one in of_client], healthy
+def cpu_s(process: int) -> float:
+    """Of a process, since it was started."""
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / TICK_S
 
 
-def ask(port: int, end_s: float, times: list[float], number: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    while time.monotonic() < end_s:
-        number += 1
-        body = json.dumps({"text": WORDS[number % len(WORDS)], "k": 10})
-        start_s = time.perf_counter()
-        connection.request("POST", "/v1/search", body, {"Content-Type": "application/json"})
-        answered = connection.getresponse()
-        answered.read()
-        if answered.status == 200:
-            times.append(time.perf_counter() - start_s)
-    connection.close()
+class Client:
+    """One connection: asks, takes the answer, asks again."""
+
+    def __init__(self, port: int, times_s: list[float], requests: list[bytes]) -> None:
+        self.connection = socket.create_connection(("127.0.0.1", port))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._times_s, self._requests = times_s, requests
+        self._n_asked, self._answer = 0, b""
+
+    def ask(self) -> None:
+        request = self._requests[self._n_asked % len(self._requests)]
+        self._n_asked += 1
+        self._start_s = time.perf_counter()
+        self.connection.sendall(request)
+
+    def is_answered(self) -> bool:
+        """Takes what has come."""
+        self._answer += self.connection.recv(65_536)
+        head, found, body = self._answer.partition(b"\r\n\r\n")
+        if not found or len(body) < length_of(head):
+            return False
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"no answer: {self._answer[:300]!r}")
+        self._times_s.append(time.perf_counter() - self._start_s)
+        self._answer = b""
+        return True
 
 
-def look(port: int, end_s: float, times: list[float]) -> None:
-    while time.monotonic() < end_s:
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-        start_s = time.perf_counter()
-        connection.request("GET", "/healthz")
-        connection.getresponse().read()
-        times.append(time.perf_counter() - start_s)
-        connection.close()
-        time.sleep(0.1)
+def length_of(head: bytes) -> int:
+    return int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
 
 
-def tell(n_clients: int, times: Times, seconds: float) -> None:
-    questions, healthy = (1000 * np.array(of) for of in times)
-    p50, p99 = np.percentile(questions, (50, 99))
-    print(
-        f"{n_clients:>3} clients: {len(questions) / seconds:7.1f} questions/s, p50 {p50:6.1f} ms, p99 {p99:6.1f} ms "
-        f"({p99 / p50:.1f}x), /healthz at most {healthy.max():.0f} ms"
+def run(port: int, n_clients: int, seconds: float) -> Load:
+    """Answers that come in the time count."""
+    load = Load(seconds)
+    questions = [question(words) for words in WORDS]
+    clients = [Client(port, load.questions_s, questions[i % 6 :] + questions[: i % 6]) for i in range(n_clients)]
+    looker = Client(port, load.healthy_s, [b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+    selector = selectors.DefaultSelector()
+    for client in (*clients, looker):
+        selector.register(client.connection, selectors.EVENT_READ, client)
+        client.ask()
+    end_s, look_s = time.perf_counter() + seconds, None
+    while (now_s := time.perf_counter()) < end_s:
+        for key, _ in selector.select(min(end_s - now_s, LOOK_S)):
+            client = key.data
+            if client.is_answered():
+                if client is looker:
+                    look_s = time.perf_counter() + LOOK_S
+                else:
+                    client.ask()
+        if look_s is not None and time.perf_counter() >= look_s:
+            look_s = None
+            looker.ask()
+    selector.close()
+    for client in (*clients, looker):
+        client.connection.close()
+    return load
+
+
+def question(words: str) -> bytes:
+    body = json.dumps({"text": words, "k": 10}).encode()
+    head = (
+        f"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     )
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def tell(server: str, n_clients: int, load: Load) -> None:
+    p50, p99 = 1000 * np.percentile(load.questions_s, (50, 99))
+    healthy = 1000 * max(load.healthy_s)
+    print(ROW.format(server, n_clients, load.rate, p50, p99, p99 / p50, healthy, load.server_cores, load.client_cores))
 
 
 if __name__ == "__main__":

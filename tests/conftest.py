@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from browsing import browser, page, server  # noqa: F401, the fixtures of the page
 
 # a shell that starts the tests in the background lets them ignore Ctrl-C, and the processes that they start too
 signal.signal(signal.SIGINT, signal.default_int_handler)

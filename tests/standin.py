@@ -36,9 +36,14 @@ class Standin:
     address: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)  # bodies of searches
     looked: list[str] = field(default_factory=list)  # addresses of /where
+    looked_for: list[dict[str, Any]] = field(default_factory=list)  # bodies of /where
+    added: list[bytes] = field(default_factory=list)  # bodies of forms
     counts: dict[str, int] = field(default_factory=lambda: {"image": 3, "sound": 1, "text": 2})
     n_busy: int = 1  # times that "busy" is refused
-    token: str | None = None
+    is_locked: bool = False  # a token is wanted
+    is_writable: bool = False
+    version: str = "1"
+    examples: dict[str, Any] | None = None
 
     def search(self, body: dict[str, Any]) -> Reply:
         self.asked.append(body)
@@ -56,7 +61,25 @@ class Standin:
         found = found * (15 if words == "many" else 1)
         page = found[body["offset"] : body["offset"] + body["k"]]
         hits = [item | {"rank": rank, "score": 0.9 - rank / 100} for rank, item in enumerate(page, body["offset"] + 1)]
-        return 200, {"hits": hits, "took_ms": 3.2, "offset": body["offset"], "k": body["k"], "version": 1}
+        return 200, {"hits": hits, "took_ms": 3.2, "offset": body["offset"], "k": body["k"], "version": self.version}
+
+    def info(self) -> dict[str, Any]:
+        told = {"model": "tiny", "modalities": MODALITIES, "counts": self.counts, "max_body_bytes": 1_000_000}
+        told |= {"maps": ["image", "sound"], "writable": self.is_writable, "version": self.version}
+        return told | ({"examples": self.examples} if self.examples else {})
+
+    def add(self, form: bytes) -> Reply:
+        self.added.append(form)
+        if b"broken" in form:
+            return 422, _refusal("no picture can be read; send a whole file", "bad_file")
+        self.counts["image"] += 1
+        self.version += "+"
+        return 201, {"ids": [100 + len(self.added)]}
+
+    def delete(self, number: int) -> Reply:
+        self.items = [item for item in self.items if item["id"] != number]
+        self.version += "-"
+        return 200, {"deleted": number}
 
 
 def _refusal(message: str, code: str) -> dict[str, Any]:
@@ -131,11 +154,18 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing is printed."""
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.rfile.read(int(self.headers["content-length"]))
         if not self._is_allowed():
             return
-        status, said = self.standin.search(body)
-        self._send(status, "application/json", json.dumps(said).encode())
+        if found := re.fullmatch(r"/v1/items/(\d+)/where", self.path):
+            self.standin.looked_for.append(json.loads(body))
+            self._where(int(found[1]), {})
+            return
+        self._reply(self.standin.add(body) if self.path == "/v1/items" else self.standin.search(json.loads(body)))
+
+    def do_DELETE(self) -> None:
+        if self._is_allowed():
+            self._reply(self.standin.delete(int(self.path.rpartition("/")[2])))
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -143,14 +173,8 @@ class Handler(BaseHTTPRequestHandler):
             file = WEB / (url.path.removeprefix("/web/").strip("/") or "index.html")
             self._send(200, KINDS[file.suffix], file.read_bytes()) if file.is_file() else self._refuse(404)
         elif url.path == "/v1/info":
-            info = {
-                "model": "tiny",
-                "modalities": MODALITIES,
-                "counts": self.standin.counts,
-                "max_body_bytes": 1_000_000,
-            }
             if self._is_allowed():
-                self._json(info)
+                self._json(self.standin.info())
         elif found := re.fullmatch(r"/v1/items/(\d+)(?:/(\w+))?", url.path):
             self._item(int(found[1]), found[2], url.query)
         else:
@@ -172,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
     def _where(self, number: int, query: dict[str, list[str]]) -> None:
         if query.get("text") == ["no maps"]:
             self._refuse(422, "model tiny keeps no maps of image; export it with them")
-        elif number == 2:
+        elif self.standin.items[number - 1]["modality"] == "sound":
             spans = [[0, 1], [1, 2], [2, 4]]
             found = {"score": 0.5, "seconds": 1.5, "span_s": [1.0, 2.0], "duration_s": 4.0}
             self._json(found | {"spans_s": spans, "values": [0, 1, 0.2]})
@@ -181,10 +205,13 @@ class Handler(BaseHTTPRequestHandler):
             self._json(found | {"values": [[0, 1], [0, 0]], "area": [20, 0, 120, 120]})
 
     def _is_allowed(self) -> bool:
-        allowed = self.standin.token is None or self.headers["authorization"] == f"Bearer {self.standin.token}"
-        if not allowed:
+        if self.standin.is_locked:
             self._refuse(401, "no token found; give the one that the server was started with")
-        return allowed
+        return not self.standin.is_locked
+
+    def _reply(self, reply: Reply) -> None:
+        status, said = reply
+        self._send(status, "application/json", json.dumps(said).encode())
 
     def _json(self, said: object) -> None:
         self._send(200, "application/json", json.dumps(said).encode())
@@ -217,7 +244,7 @@ def served(made: Standin) -> Iterator[Standin]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     made.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     try:
         yield made
     finally:

@@ -21,6 +21,7 @@ from fastapi.testclient import TestClient
 from xmr.engine.catalog import File
 from xmr.engine.errors import UsageError
 from xmr.engine.index import Index
+from xmr.engine.serve import tokens
 from xmr.engine.serve.app import make_app
 from xmr.engine.serve.place import content_of
 from xmr.engine.serve.refusals import Refusal
@@ -28,7 +29,7 @@ from xmr.engine.serve.settings import Settings
 from xmr.engine.serve.urls import fetch, is_public
 
 LOCAL = "http://127.0.0.1"
-TOKEN = "a-long-secret"
+TOKEN = "a-secret-that-nobody-guesses"
 
 PATHS = [
     *("/etc/passwd", "//etc/passwd", "/v1/items/../../etc/passwd", "/v1/items/..%2f..%2fetc%2fpasswd/media"),
@@ -245,20 +246,44 @@ def test_members_of_archives_come_by_their_stretch_alone(tmp_path: Path) -> None
         content_of(member._replace(mtime=stamp + 1))
 
 
+def addresses(client: TestClient) -> list[tuple[str, str]]:
+    """Of every route with each of its methods, and of some that are none."""
+    routes = [route for route in client.app.routes if hasattr(route, "methods")]  # type: ignore[attr-defined]
+    found = {(method, route.path) for route in routes for method in (*route.methods, "HEAD", "OPTIONS")}
+    found |= {(method, path) for path, ways in client.app.openapi()["paths"].items() for method in map(str.upper, ways)}  # type: ignore[attr-defined]
+    found |= {
+        ("GET", "/nothing"),
+        ("POST", "/web/page.js"),
+        ("OPTIONS", "/v1/search"),
+        ("HEAD", "/"),
+        ("PUT", "/healthz/"),
+    }
+    return sorted((method, path.replace("{item:int}", "1").replace("{item}", "1")) for method, path in found)
+
+
 def test_every_route_but_healthz_wants_the_token(guarded: TestClient) -> None:
-    routes = [(method, path) for path, ways in guarded.app.openapi()["paths"].items() for method in ways]  # type: ignore[attr-defined]
-    for method, path in [
-        *routes,
-        ("get", "/"),
-        ("get", "/openapi.json"),
-        ("get", "/nothing"),
-        ("post", "/web/page.js"),
-    ]:
-        answered = guarded.request(method.upper(), path.replace("{item}", "1"))
-        assert answered.status_code == (200 if path == "/healthz" else 401), path
+    asked = addresses(guarded)
+    assert {"/", "/openapi.json", "/metrics", "/readyz", "/v1/search", "/v1/items/1/media", "/knn-service"} <= {
+        path for _, path in asked
+    }
+    for method, path in asked:
+        answered = guarded.request(method, path)
+        expected = (200, 405) if path == "/healthz" else (401,)
+        assert answered.status_code in expected, (method, path)
+        assert "content-security-policy" in answered.headers
         for wrong in (f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer", f"Basic {TOKEN}", "Bearer \xff"):
             headers = {"Authorization": wrong.encode("latin-1")}
-            assert path == "/healthz" or guarded.request(method, path, headers=headers).status_code == 401  # type: ignore[arg-type]
+            assert guarded.request(method, path, headers=headers).status_code in expected, (method, path)  # type: ignore[arg-type]
+
+
+def test_tokens_are_compared_in_a_time_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr(tokens.hmac, "compare_digest", lambda *both: compared.append(both) or both[0] == both[1])
+    asked = {"path": "/v1/info", "method": "GET", "query_string": b"", "headers": [], "client": None}
+    held = tokens.Tokens(TOKEN)
+    assert held.brought(asked, {"authorization": f"Bearer {TOKEN}"})
+    assert not held.brought(asked, {"authorization": "Bearer x", "cookie": "xmr=y"})
+    assert {given for given, _ in compared} >= {TOKEN.encode(), b"x", b"y"}
 
 
 def test_the_token_opens_by_header_and_by_the_pages_cookie(guarded: TestClient) -> None:
@@ -304,8 +329,17 @@ def test_origins_that_were_named_may_ask(finished_world: Path) -> None:
 def test_every_answer_has_the_headers_that_keep_a_page_apart(client: TestClient) -> None:
     for path in ("/healthz", "/v1/info", "/nothing", "/"):
         headers = client.get(path).headers
-        assert headers["content-security-policy"].startswith("default-src 'self'")
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'self'")
+        for part in ("object-src 'none'", "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'"):
+            assert part in policy
+        assert "require-trusted-types-for 'script'; trusted-types 'none'" in policy
+        assert "unsafe" not in policy
         assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+        assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["referrer-policy"] == "same-origin"
+        assert headers["permissions-policy"].startswith("microphone=(self), camera=()")
+        assert "cache-control" in headers
         assert "access-control-allow-origin" not in headers
 
 
@@ -324,7 +358,7 @@ def test_a_body_that_is_too_large_is_refused_announced_or_not(finished_world: Pa
 def test_a_full_queue_says_when_to_come_again(finished_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(finished_world, max_waiting=1) as client:
         waiting = client.app.state.service.batcher._waiting  # type: ignore[attr-defined]
-        monkeypatch.setattr(waiting, "_qsize", lambda: 1)
+        monkeypatch.setattr(waiting, "_max_waiting", 0)
         answered = client.post("/v1/search", json={"text": "a dog"})
         assert (answered.status_code, answered.json()["error"]["code"]) == (503, "busy")
         assert int(answered.headers["retry-after"]) >= 1

@@ -19,10 +19,17 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
-    token: Annotated[str | None, typer.Option(help="That every request brings, as Authorization: Bearer.")] = None,
+    token: Annotated[
+        str | None, typer.Option(help="That every request brings, as Authorization: Bearer; a browser is asked for it.")
+    ] = None,
     token_file: TokenFile = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines ask without a token.")] = False,
-    writable: Annotated[bool, typer.Option("--writable", help="Let clients add and delete items.")] = False,
+    writable: Annotated[
+        bool,
+        typer.Option(
+            "--writable", help="Let clients add and delete items; added files lie beside the index, in INDEX-uploads."
+        ),
+    ] = False,
     allow_urls: Annotated[
         bool, typer.Option("--allow-urls", help="Fetch files that questions name by URL, from public addresses.")
     ] = False,
@@ -36,16 +43,26 @@ def serve(
 ) -> None:
     """Serve an index over HTTP: an API under /v1, described in /openapi.json, and a page to search with at /.
 
+    For a team, with a proxy in front that speaks HTTPS and passes Host on: xmr serve --token-file secret
+
+    Ctrl-C or SIGTERM ends it when what was asked is answered, a second Ctrl-C at once.
+
     Example: xmr serve --port 8000
+
+    Example: xmr serve --host 0.0.0.0 --token-file secret
     """
     from xmr.engine.serve.run import run
     from xmr.engine.serve.settings import Settings
 
     secret = _token(token, token_file)
+
+    def ready(address: str) -> None:
+        _tell(address, "it asks for the token; " if secret is not None else "")
+
     settings = Settings(
         host, port, secret, insecure, writable, allow_urls, tuple(cors or ()), device=device, runtime=runtime
     )
-    run(_folder(index, "index"), _folder(model, "model"), settings, ready=_tell)
+    run(_folder(index, "index"), _folder(model, "model"), settings, ready=ready)
 
 
 def open_page(
@@ -73,8 +90,8 @@ def open_page(
     run(_folder(index, "index"), _folder(model, "model"), settings, ready=ready)
 
 
-def _tell(address: str) -> None:
-    terminal.note(f"serving at {address} (Ctrl-C ends it)")
+def _tell(address: str, more: str = "") -> None:
+    terminal.note(f"serving at {address} ({more}Ctrl-C ends it)")
 
 
 def _folder(given: Path | None, name: str) -> Path:

@@ -18,6 +18,10 @@ BLOCK_BYTES = 1_000_000
 KEPT_OPEN: dict[tuple[int, int], int] = {}  # by device and inode, as long as the process lives
 
 
+class Locked(XmrError):  # noqa: N818, not a failure: waiting mends it
+    """Another process holds the lock."""
+
+
 @contextmanager
 def writer_lock(folder: Path) -> Iterator[None]:
     """Held by the one writer; the lock of a dead process is free."""
@@ -40,7 +44,7 @@ def _lock(file: IO[Any], kind: int, folder: Path) -> None:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise XmrError(
+        raise Locked(
             f"{folder}: another process is writing to this index, or verifies it; wait until it is done"
         ) from None
 

@@ -24,7 +24,7 @@ class View:
     segments: list[OpenSegment]
     gallery: Gallery
     live: Mask | None  # rows whose items were not deleted; None: all
-    grown: list[int] = field(default_factory=list)  # bytes, search by search since the last rest
+    grown: list[int] = field(default_factory=lambda: [0])  # bytes since the last rest, all that ever changes here
 
     @classmethod
     def of(cls, segments: list[OpenSegment], deleted: Iterable[int]) -> "View":
@@ -38,9 +38,9 @@ class View:
         """As `search.top_k`. Of the rows that were looked at, only a share of their bytes stays in memory."""
         before = _resident_bytes()
         found = top_k(queries, self.gallery, k, allow=allow)
-        self.grown.append(_resident_bytes() - before)
-        if sum(self.grown) >= SHARE * sum(segment.rows.nbytes for segment in self.segments):
-            self.grown.clear()
+        self.grown[0] += _resident_bytes() - before
+        if self.grown[0] >= SHARE * sum(segment.rows.nbytes for segment in self.segments):
+            self.grown[0] = 0
             for segment in self.segments:
                 segment.rest()
         return found

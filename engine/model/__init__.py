@@ -145,11 +145,14 @@ class Model:
         arrays = [array for of_input in pieces for array in of_input]
         batches = [arrays[start : start + BATCH_SIZE] for start in range(0, len(arrays), BATCH_SIZE)] or [[]]
         rows = np.concatenate([self.embed_arrays(modality, batch) for batch in batches])
+        return self.means(rows, [len(of_input) for of_input in pieces])
+
+    def means(self, rows: Embeddings, counts: Sequence[int]) -> Embeddings:
+        """(n, dim) unit rows of n inputs, from the unit rows of their windows, so many of each input."""
         if not rows.any(axis=1).all():
             raise XmrError(f"model {self.name} gives an input no usable embedding; ask otherwise, or train it again")
-        ends = np.cumsum([len(of_input) for of_input in pieces])
-        means = [part.mean(axis=0) for part in np.split(rows, ends[:-1])] if pieces else []
-        return _unit(np.array(means, dtype=np.float32).reshape(len(pieces), self.dim))
+        means = [part.mean(axis=0) for part in np.split(rows, np.cumsum(counts)[:-1])] if len(counts) else []
+        return _unit(np.array(means, dtype=np.float32).reshape(len(counts), self.dim))
 
     def embed_arrays(self, modality: str, arrays: Sequence[NDArray[Any]]) -> Embeddings:
         """(n, dim) unit rows of arrays that `load` made, in one run; zeros where the output has no direction."""

@@ -1,6 +1,6 @@
 """An index served over HTTP: an API for programs, and the page that asks it.
 
-    guard ─► search, embeddings, knn ─► asking (parts of a question) ─► batcher ─► Model.embed, answer
+    guard ─► search, embeddings, knn ─► asking (parts of a question) ─► batcher ─► waiting (turns), answering
           ─► items ─► lookups (what the catalog knows) ─► place (bytes inside the corpus), decoders (small pictures)
 
 One thread owns the index and the model and answers everybody's questions in batches; another one looks items up; what

@@ -5,13 +5,14 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from xmr.engine.serve.refusals import Refusal
+from xmr.engine.serve.replies import Alive, Info
 from xmr.engine.serve.search import Served
 from xmr.engine.serve.shapes import MAX_K
 
 router = APIRouter(tags=["about"])
 
 
-@router.get("/v1/info")
+@router.get("/v1/info", responses={200: {"model": Info}})
 async def info(service: Served) -> dict[str, Any]:
     """The model, what may be asked with, and how much of what there is."""
     counts, version = await service.lookups.ask(lambda index: (index.counts(), index.version()))
@@ -30,13 +31,13 @@ async def info(service: Served) -> dict[str, Any]:
     }
 
 
-@router.get("/healthz")
+@router.get("/healthz", response_model=Alive)
 async def healthz() -> dict[str, str]:
     """Whether the process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_model=Alive)
 async def readyz(service: Served) -> dict[str, str]:
     """Whether questions are answered."""
     if not service.is_ready:

@@ -3,26 +3,27 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from xmr.engine.errors import XmrError
 from xmr.engine.serve import about, embeddings, items, knn, page, search
 from xmr.engine.serve.asking import misshapen
 from xmr.engine.serve.guard import Guard
+from xmr.engine.serve.openapi import described
 from xmr.engine.serve.refusals import Refusal
 from xmr.engine.serve.service import Service
 from xmr.engine.serve.settings import Settings
-from xmr.engine.serve.shapes import SearchBody
 
 TITLE, VERSION = "xmr", "1"
-SAID = {404: "nothing at this address; see /openapi.json for what there is", 405: "this address takes another method"}
+SAID = {
+    400: "the body cannot be read; send what /openapi.json says, in JSON of UTF-8",
+    404: "nothing at this address; see /openapi.json for what there is",
+    405: "this address takes another method",
+}
 
 
 def make_app(index_folder: Path, model_folder: Path, settings: Settings | None = None) -> FastAPI:
@@ -39,7 +40,7 @@ def make_app(index_folder: Path, model_folder: Path, settings: Settings | None =
     app.add_exception_handler(Refusal, _of_refusal)
     app.add_exception_handler(XmrError, _of_mistake)
     app.add_middleware(Guard, settings=settings, measures=service.measures)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: described(app, settings)  # type: ignore[method-assign]
     _allow_options(app, settings)
     return app
 
@@ -52,16 +53,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await service.stop()
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """With the shape of a question, which comes as JSON or as a form."""
-    if app.openapi_schema is None:
-        made = get_openapi(title=TITLE, version=VERSION, routes=app.routes)
-        _, shapes = models_json_schema([(SearchBody, "validation")], ref_template="#/components/schemas/{model}")
-        made["components"]["schemas"].update(shapes["$defs"])
-        app.openapi_schema = made
-    return app.openapi_schema
 
 
 def _allow_options(app: FastAPI, settings: Settings) -> None:

@@ -15,12 +15,12 @@ from xmr.engine.errors import XmrError
 from xmr.engine.media import modalities_of
 from xmr.engine.model import Embeddings
 from xmr.engine.question import LIKE, MINUS, NAMES, VIDEO, parts_of
-from xmr.engine.serve.batcher import Asked, Windows
 from xmr.engine.serve.decoding import windows
 from xmr.engine.serve.refusals import Refusal, mistake
 from xmr.engine.serve.shapes import MAX_BATCH, OfItem, OfVector, SearchBody
 from xmr.engine.serve.uploads import Upload, of_data, of_file
 from xmr.engine.serve.urls import fetch, is_url
+from xmr.engine.serve.waiting import Asked, Windows
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -32,12 +32,19 @@ MAX_FIELDS = 64  # of a form
 WORDS = frozenset({"text", "minus_text", "where"})  # fields of a form that are taken as they are written
 FORM = "multipart/form-data"
 
+Files = Mapping[str, Sequence[Upload]]  # by the names of parts
+
 
 async def asked_of(request: "Request", service: "Service") -> tuple[SearchBody, Asked]:
-    """The question in a request: JSON, or a form with files."""
-    given, files = await _read(request)
-    body = body_of(given)
+    """The question in a request."""
+    body, files = await read(request)
     return body, await question_of(body, files, service)
+
+
+async def read(request: "Request") -> tuple[SearchBody, Files]:
+    """What a question is made of, from JSON or a form with files."""
+    given, files = await _read(request)
+    return body_of(given), files
 
 
 def body_of(given: object) -> SearchBody:
@@ -55,7 +62,7 @@ def misshapen(problems: Sequence[Any]) -> Refusal:
     return Refusal(422, "bad_shape", f"{where}: {first['msg']}; see /openapi.json for what is expected")
 
 
-async def question_of(body: SearchBody, files: Mapping[str, Sequence[Upload]], service: "Service") -> Asked:
+async def question_of(body: SearchBody, files: Files, service: "Service") -> Asked:
     """The parts with all that stands for them but embeddings; Refusal where there is none."""
     contents: dict[str, list[str]] = {}
     asked = Asked([], _wanted(body))

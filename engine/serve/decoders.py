@@ -39,8 +39,8 @@ class Decoders:
             raise busy("too many files wait to be decoded; ask again in a second")
         self._n_waiting += 1
         try:
-            future = self._opened().schedule(work, args=arguments, timeout=TIMEOUT_S)
-            return await asyncio.wrap_future(future)
+            # the future has no name here: what fails would hold it, and it what fails
+            return await asyncio.wrap_future(self._opened().schedule(work, args=arguments, timeout=TIMEOUT_S))
         except FutureTimeoutError:
             raise Refusal(
                 422, "too_slow", f"the file was not decoded within {TIMEOUT_S:g} s; make it shorter"

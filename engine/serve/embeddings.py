@@ -1,24 +1,28 @@
 """POST /v1/embeddings: as OpenAI's clients ask, for every modality."""
 
 import base64
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Body, Request
 
 from xmr.engine.errors import XmrError
 from xmr.engine.model import Embeddings
 from xmr.engine.serve.asking import decoded, file_of
-from xmr.engine.serve.batcher import Windows
+from xmr.engine.serve.gone import unless_gone
 from xmr.engine.serve.refusals import Refusal
+from xmr.engine.serve.replies import EmbeddingsAnswer
 from xmr.engine.serve.search import Served
-from xmr.engine.serve.shapes import MAX_TEXT, REFUSALS, EmbeddingsBody
+from xmr.engine.serve.service import Service
+from xmr.engine.serve.shapes import EMBEDDINGS_EXAMPLES, MAX_TEXT, REFUSALS, EmbeddingsBody
 
 router = APIRouter(tags=["embeddings"])
 
 
-@router.post("/v1/embeddings", responses=REFUSALS)
-async def embeddings(body: EmbeddingsBody, service: Served) -> dict[str, Any]:
+@router.post("/v1/embeddings", response_model=EmbeddingsAnswer, responses=REFUSALS)
+async def embeddings(
+    body: Annotated[EmbeddingsBody, Body(openapi_examples=EMBEDDINGS_EXAMPLES)], request: Request, service: Served
+) -> dict[str, Any]:
     """Unit vectors of sentences, or of files in data: URIs."""
     if body.dimensions not in (None, service.dim):
         raise Refusal(
@@ -27,15 +31,7 @@ async def embeddings(body: EmbeddingsBody, service: Served) -> dict[str, Any]:
     given = body.input if isinstance(body.input, list) else [body.input]
     if body.modality == "text" and max(map(len, given)) > MAX_TEXT:
         raise Refusal(422, "bad_shape", f"input: a sentence of more than {MAX_TEXT:,} characters found; send less")
-    inputs: list[str | Windows] = list(given)
-    if body.modality != "text":
-        inputs = [
-            (await decoded(body.modality, await file_of(body.modality, one, service), service))[1] for one in given
-        ]
-    try:
-        rows = await service.batcher.embed(body.modality, inputs)
-    except XmrError as error:
-        raise service.mistake(error) from None
+    rows = await unless_gone(request, _rows(given, body.modality, service))
     n_words = sum(len(one.split()) for one in given) if body.modality == "text" else 0
     return {
         "object": "list",
@@ -46,6 +42,16 @@ async def embeddings(body: EmbeddingsBody, service: Served) -> dict[str, Any]:
         ],
         "usage": {"prompt_tokens": n_words, "total_tokens": n_words},
     }
+
+
+async def _rows(given: list[str], modality: str, service: Service) -> Embeddings:
+    try:
+        if modality == "text":
+            return await service.batcher.embed("text", given)
+        files = [await file_of(modality, one, service) for one in given]
+        return await service.batcher.embed(modality, [(await decoded(modality, file, service))[1] for file in files])
+    except XmrError as error:
+        raise service.mistake(error) from None
 
 
 def _written(row: Embeddings, encoding_format: str) -> list[float] | str:

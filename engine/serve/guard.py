@@ -5,40 +5,42 @@ the code and nothing that a client sent.
 """
 
 import asyncio
-import hashlib
-import hmac
 import ipaddress
 import json
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from http.cookies import CookieError, SimpleCookie
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Mapping
+from urllib.parse import urlsplit
 
+from starlette.requests import ClientDisconnect
+
+from xmr.engine.serve import entrance
+from xmr.engine.serve.entrance import Entrance
+from xmr.engine.serve.gone import GONE
 from xmr.engine.serve.measures import Measures
+from xmr.engine.serve.messages import App, Message, Receive, Scope, Send, headers_of
 from xmr.engine.serve.refusals import Refusal
 from xmr.engine.serve.settings import LOCALHOST, Settings
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+from xmr.engine.serve.tokens import WINDOW_S, Tokens
 
 OPEN = frozenset({"/healthz"})
-COOKIE = "xmr"
+MAX_PATH = 1000  # characters; the longest address that leads somewhere is far shorter
 CSP = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; object-src 'none'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-MEDIA_CSP = "default-src 'none'; sandbox"  # of what comes from the corpus
+MEDIA_CSP = "default-src 'none'; frame-ancestors 'none'; sandbox"  # of what comes from the corpus
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), payment=(), usb=()",
 }
+UNKEPT = (b"cache-control", b"no-store")  # unless a route says how long
 UNKNOWN = "other"  # the route of a request to nowhere
 
 log = logging.getLogger("xmr.serve")
@@ -49,8 +51,10 @@ class Guard:
 
     def __init__(self, app: App, settings: Settings, measures: Measures) -> None:
         self._app, self._settings, self._measures = app, settings, measures
+        self._tokens = Tokens(settings.token) if settings.token is not None else None
+        self._entrance = Entrance(self._tokens) if self._tokens is not None else None
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -58,30 +62,44 @@ class Guard:
         start_s = time.perf_counter()
         answer = _Answer(scope, send, self._settings)
         try:
-            self._check(scope)
-            answer.cookie = self._cookie(scope)
+            app = self._admitted(scope, answer)
+            if len(scope["path"]) > MAX_PATH:
+                raise Refusal(414, "too_long", f"a path of more than {MAX_PATH:,} characters found; send a shorter one")
             body = answer.body = _Body(scope, receive, self._settings)
-            await self._app(scope, body.receive, answer.send)
+            await app(scope, body.receive, answer.send)
         except Refusal as refusal:
             await answer.refuse(refusal)
+        except ClientDisconnect:  # nothing failed, and nobody is left to be told
+            answer.status = GONE
+        except asyncio.CancelledError:  # nothing is around this to be told of it
+            await answer.refuse(Refusal(503, "ending", "the server ends; ask again when it is back"))
         except Exception as error:
             _note(error)
             await answer.refuse(Refusal(500, "failed", "the server failed at this; its log says where"))
         route = getattr(scope.get("route"), "path", UNKNOWN)
         self._measures.answered(route, answer.status, time.perf_counter() - start_s)
 
-    def _check(self, scope: MutableMapping[str, Any]) -> None:
-        """Refusal for who may not ask."""
-        headers = _headers(scope)
+    def _admitted(self, scope: Scope, answer: "_Answer") -> App:
+        """What answers: the routes, or the page that asks for the token. Refusal for who may not ask."""
         if scope["path"] in OPEN:
-            return
+            return self._app
+        headers = headers_of(scope)
         self._check_host(headers.get("host", ""))
         self._check_origin(headers)
-        if self._settings.token is not None and scope["method"] != "OPTIONS" and not self._knows(scope, headers):
-            raise Refusal(
-                401, "no_token", "no token, or a wrong one; send it as Authorization: Bearer TOKEN",
-                {"WWW-Authenticate": "Bearer"},
-            )  # fmt: skip
+        if self._tokens is None or self._entrance is None or self._is_preflight(scope, headers):
+            return self._app
+        is_known = self._tokens.brought(scope, headers)
+        if self._entrance.takes(scope, is_known=is_known):
+            answer.policy = entrance.POLICY
+            return self._entrance
+        if not is_known:
+            raise _unknown(self._tokens, scope)
+        answer.cookie = self._tokens.cookie(scope, headers)
+        return self._app
+
+    def _is_preflight(self, scope: Scope, headers: Mapping[str, str]) -> bool:
+        """Browsers send no token when they ask whether a page of an origin that was named may."""
+        return scope["method"] == "OPTIONS" and headers.get("origin") in self._settings.cors
 
     def _check_host(self, host: str) -> None:
         """A page elsewhere may give a name of its own to this machine's address: without a token that is refused."""
@@ -103,32 +121,16 @@ class Guard:
         ):
             raise Refusal(403, "wrong_origin", "a page of another origin asks; allow it with --cors")
 
-    def _knows(self, scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> bool:
-        token = self._settings.token or ""
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and _same(given.strip(), token):
-            return True
-        if _same(_cookie_of(headers), _cookie_value(token)):
-            return True
-        return scope["path"] == "/" and scope["method"] == "GET" and _same(_token_asked(scope), token)
-
-    def _cookie(self, scope: MutableMapping[str, Any]) -> str | None:
-        """For a browser that opened the page with the token in its address."""
-        token = self._settings.token
-        if token is None or scope["path"] != "/" or not _same(_token_asked(scope), token):
-            return None
-        return f"{COOKIE}={_cookie_value(token)}; Path=/; HttpOnly; SameSite=Strict"
-
 
 class _Body:
     """What a client sends, up to a size and for a time."""
 
-    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, settings: Settings) -> None:
+    def __init__(self, scope: Scope, receive: Receive, settings: Settings) -> None:
         self._receive, self._settings = receive, settings
         self._n_bytes, self._until_s = 0, time.monotonic() + settings.body_s
         self._is_read = False
         self.refusal: Refusal | None = None  # that reading ended with, whatever a route makes of it
-        said = _headers(scope).get("content-length", "")
+        said = headers_of(scope).get("content-length", "")
         if said.isascii() and said.isdigit() and (len(said) > 18 or int(said) > settings.max_body_bytes):
             raise self._too_large()
 
@@ -164,11 +166,13 @@ class _Body:
 class _Answer:
     """What goes back, with the headers that every answer has."""
 
-    def __init__(self, scope: MutableMapping[str, Any], send: Send, settings: Settings) -> None:
+    def __init__(self, scope: Scope, send: Send, settings: Settings) -> None:
         self._scope, self._send, self._settings = scope, send, settings
         self.status = 0  # none was sent yet
         self._is_over = False  # what a route sends now is dropped
         self.cookie: str | None = None
+        is_media = scope["path"].startswith("/v1/items/") and scope["path"].endswith("/media")
+        self.policy = MEDIA_CSP if is_media else CSP
         self.body: _Body | None = None
 
     async def send(self, message: Message) -> None:
@@ -183,6 +187,8 @@ class _Answer:
             self.status = message["status"]
             more = {name.lower().encode(): value.encode() for name, value in self._headers().items()}
             told = [(name, value) for name, value in message.get("headers", []) if name.lower() not in more]
+            if not any(name.lower() == UNKEPT[0] for name, _ in told):
+                told.append(UNKEPT)
             message = {**message, "headers": [*told, *more.items()]}
         await self._send(message)
 
@@ -196,10 +202,8 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": body})
 
     def _headers(self) -> dict[str, str]:
-        path = self._scope["path"]
-        is_media = path.startswith("/v1/items/") and path.endswith("/media")
-        headers = {**HEADERS, "Content-Security-Policy": MEDIA_CSP if is_media else CSP}
-        origin = _headers(self._scope).get("origin")
+        headers = {**HEADERS, "Content-Security-Policy": self.policy}
+        origin = headers_of(self._scope).get("origin")
         if origin in self._settings.cors and origin is not None:
             headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
             headers["Cross-Origin-Resource-Policy"] = "cross-origin"
@@ -210,33 +214,12 @@ class _Answer:
         return headers
 
 
-def _headers(scope: MutableMapping[str, Any]) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-
-
-def _same(given: str, expected: str) -> bool:
-    """In a time that tells nothing of where they differ."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
-
-
-def _cookie_value(token: str) -> str:
-    return hmac.new(token.encode(), b"xmr cookie", hashlib.sha256).hexdigest()
-
-
-def _cookie_of(headers: Mapping[str, str]) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return str(found.value) if found is not None else ""
-
-
-def _token_asked(scope: MutableMapping[str, Any]) -> str:
-    try:
-        asked = parse_qs(str(scope["query_string"], "ascii"), max_num_fields=100)
-    except ValueError:
-        return ""
-    return asked.get("token", [""])[0]
+def _unknown(tokens: Tokens, scope: Scope) -> Refusal:
+    headers = {"WWW-Authenticate": "Bearer"}
+    if not tokens.are_spent(scope):
+        return Refusal(401, "no_token", "no token, or a wrong one; send it as Authorization: Bearer TOKEN", headers)
+    said = "too many wrong tokens came from this address; ask again in a minute"
+    return Refusal(401, "no_token", said, headers | {"Retry-After": f"{WINDOW_S:.0f}"})
 
 
 def _is_host(text: str) -> bool:

@@ -19,6 +19,7 @@ from xmr.engine.media import Content
 from xmr.engine.serve import decoding
 from xmr.engine.serve.place import Stretch, chunks, content_of, open_content, shown_path, stretch_of
 from xmr.engine.serve.refusals import Refusal, no_item
+from xmr.engine.serve.replies import WHERE_EXAMPLE, Added, Deleted, Waveform, WhenInSound, WhereInPicture
 from xmr.engine.serve.search import Served, links
 from xmr.engine.serve.service import Service
 from xmr.engine.serve.shapes import LARGEST, MAX_TEXT, REFUSALS, Hit
@@ -39,6 +40,9 @@ TYPES = {
 }
 # fmt: on
 PLAIN = "text/plain; charset=utf-8"  # nothing of a corpus is ever shown as a page
+PLACES: dict[int | str, Any] = {
+    200: {"model": WhereInPicture | WhenInSound, "content": {"application/json": {"example": WHERE_EXAMPLE}}}
+}
 KEPT = {"Cache-Control": "private, max-age=3600"}
 
 
@@ -103,7 +107,7 @@ async def thumbnail(
     return Response(picture, headers=KEPT, media_type="image/jpeg")
 
 
-@router.get("/v1/items/{item:int}/waveform")
+@router.get("/v1/items/{item:int}/waveform", responses={200: {"model": Waveform}})
 async def waveform(
     item: Id, service: Served, peaks: Annotated[int, Query(ge=8, le=4000, description="How many.")] = 400
 ) -> Response:
@@ -121,7 +125,7 @@ async def waveform_png(
     return Response(picture, headers=KEPT, media_type="image/png")
 
 
-@router.get("/v1/items/{item:int}/where")
+@router.get("/v1/items/{item:int}/where", responses=PLACES)
 async def where(
     item: Id,
     service: Served,
@@ -176,7 +180,7 @@ def _as_file(content: Content, place: Path) -> Path:
     return path
 
 
-@router.post("/v1/items", status_code=201)
+@router.post("/v1/items", status_code=201, response_model=Added)
 async def add(file: UploadFile, service: Served) -> dict[str, Any]:
     """Embed a file and take it into the index; only where the server may write."""
     _check_writable(service)
@@ -192,7 +196,7 @@ async def add(file: UploadFile, service: Served) -> dict[str, Any]:
         raise service.mistake(error) from None
 
 
-@router.delete("/v1/items/{item:int}")
+@router.delete("/v1/items/{item:int}", response_model=Deleted)
 async def delete(item: Id, service: Served) -> dict[str, Any]:
     """Take an item out of the index; only where the server may write."""
     _check_writable(service)

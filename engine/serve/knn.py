@@ -1,18 +1,25 @@
 """The requests of clip-retrieval's clients: /knn-service, /indices-list and /metadata."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Body, Request
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
-from xmr.engine.serve.asking import body_of, question_of
+from xmr.engine.serve.asking import body_of
+from xmr.engine.serve.gone import unless_gone
 from xmr.engine.serve.place import shown_path
 from xmr.engine.serve.refusals import Refusal
-from xmr.engine.serve.search import Served, answered_by
+from xmr.engine.serve.replies import KnnHit, KnnMetadata
+from xmr.engine.serve.search import Served, answered_to
 from xmr.engine.serve.shapes import LARGEST, MAX_BATCH, MAX_K, REFUSALS, Vector
 
 router = APIRouter(tags=["clip-retrieval"], responses=REFUSALS)
 INDEX_NAME = "xmr"
+QUESTIONS: dict[str, Any] = {
+    "words": {"summary": "Pictures for a sentence", "value": {"text": "a dog", "modality": "image", "num_images": 5}}
+}
+NAMED: dict[int | str, Any] = {200: {"content": {"application/json": {"example": [INDEX_NAME]}}}}
+IDS: dict[str, Any] = {"two items": {"summary": "Two items", "value": {"ids": [1, 2]}}}
 
 
 class KnnBody(BaseModel):
@@ -34,12 +41,14 @@ class MetadataBody(BaseModel):
     """Of which items."""
 
     model_config = ConfigDict(extra="ignore")
-    ids: list[int] = Field(max_length=MAX_BATCH, examples=[[17]])
+    ids: list[StrictInt] = Field(max_length=MAX_BATCH)
     indice_name: str | None = None
 
 
-@router.post("/knn-service")
-async def knn_service(body: KnnBody, request: Request, service: Served) -> list[dict[str, Any]]:
+@router.post("/knn-service", response_model=list[KnnHit])
+async def knn_service(
+    body: Annotated[KnnBody, Body(openapi_examples=QUESTIONS)], request: Request, service: Served
+) -> list[dict[str, Any]]:
     """What is nearest to words, a picture or an embedding."""
     question: dict[str, Any] = {"k": body.num_images, "to": [body.modality]}
     if body.deduplicate:
@@ -54,7 +63,7 @@ async def knn_service(body: KnnBody, request: Request, service: Served) -> list[
         question["text"] = body.text
     else:
         raise Refusal(422, "no_question", "no question found; give text, image, image_url or embedding_input")
-    answered = await answered_by(await question_of(body_of(question), {}, service), service)
+    answered = await unless_gone(request, answered_to(body_of(question), {}, service))
     place = str(request.base_url).rstrip("/")
     return [
         {
@@ -67,14 +76,18 @@ async def knn_service(body: KnnBody, request: Request, service: Served) -> list[
     ]
 
 
-@router.get("/indices-list")
+@router.get(
+    "/indices-list",
+    response_model=list[str],
+    responses={200: {"content": {"application/json": {"example": [INDEX_NAME]}}}},
+)
 async def indices_list() -> list[str]:
     """The one index that is served."""
     return [INDEX_NAME]
 
 
-@router.post("/metadata")
-async def metadata(body: MetadataBody, service: Served) -> list[dict[str, Any]]:
+@router.post("/metadata", response_model=list[KnnMetadata])
+async def metadata(body: Annotated[MetadataBody, Body(openapi_examples=IDS)], service: Served) -> list[dict[str, Any]]:
     """What is known of items; those that are not there are left out."""
     ids = [item for item in body.ids if 0 < item <= LARGEST]
     found, files = await service.lookups.ask(lambda index: (index.found(ids), index.files_of(ids)))

@@ -1,9 +1,13 @@
 """Running the application: a socket of its own, no log of who asked what, an end that lets questions be answered."""
 
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from xmr.engine.errors import XmrError
 from xmr.engine.serve.settings import Settings
@@ -19,22 +23,19 @@ def run(index_folder: Path, model_folder: Path, settings: Settings, *, ready: Ca
         import uvicorn
 
         from xmr.engine.serve.app import make_app
+        from xmr.engine.serve.connection import Connection
+        from xmr.engine.serve.server import Server
     except ModuleNotFoundError as error:
         raise XmrError(f'{error.name} is missing, which serving needs; run `pip install "xmr[serve]"`') from None
     _check(index_folder, model_folder)
     opened = bound(settings)
     app = make_app(index_folder, model_folder, settings)
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                ready(address(settings, opened.getsockname()[1]))
-
     config = uvicorn.Config(
         app,
+        http=Connection,
+        lifespan="off",  # the server opens and closes the service
         access_log=False,  # who asked what is nobody's business
-        log_level="warning",
+        log_level="error",  # nor a line for each client that speaks no HTTP
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=30,
@@ -42,27 +43,51 @@ def run(index_folder: Path, model_folder: Path, settings: Settings, *, ready: Ca
         proxy_headers=False,
     )
     sys.setswitchinterval(SWITCH_S)
-    with opened:
-        server = Server(config)
-        server.run(sockets=[opened])
-    if not server.started:
-        raise XmrError("the server could not start; the lines above say why")
+    with opened, _told_to_end():
+        place = address(settings, opened.getsockname()[1])
+        Server(config, app.state.service, lambda: ready(place)).run(sockets=[opened])
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """SIGTERM is how a server ends, and no failure: exit code 0. uvicorn sends it again once questions are answered."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def bound(settings: Settings) -> socket.socket:
     """A socket that listens; XmrError where another program has the port, or the address is not this machine's."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # named TCP: asyncio sends an answer's parts at once only where it is, and a client waits 40 ms otherwise
-    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened = None
     try:
-        opened.bind((settings.host.strip("[]"), settings.port))
+        family, kind, protocol, _, place = _place(settings)
+        # the protocol is named: asyncio sends an answer's parts at once only then, and a client waits 40 ms otherwise
+        opened = socket.socket(family, kind, protocol)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.host.strip("[]") == "::":  # everybody, also who comes by IPv4
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        opened.bind(place)
         opened.listen(BACKLOG)
-    except OSError as error:
-        opened.close()
-        said = error.strerror or error
+    except (OSError, UnicodeError) as error:
+        if opened is not None:
+            opened.close()
+        said = (error.strerror if isinstance(error, OSError) else "no name of a host") or error
         raise XmrError(f"{settings.host}:{settings.port}: {said}; choose another --port, or another --host") from None
     return opened
+
+
+def _place(settings: Settings) -> tuple[Any, ...]:
+    """Family, kind, protocol and address of a host; of IPv4 where a name has both, as `localhost`."""
+    found = socket.getaddrinfo(
+        settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+    )
+    return min(found, key=lambda entry: entry[0] != socket.AF_INET)
 
 
 def address(settings: Settings, port: int) -> str:

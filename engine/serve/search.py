@@ -1,22 +1,25 @@
 """POST /v1/search: what in the index is nearest to a question."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from xmr.engine.answer import Answer
 from xmr.engine.errors import XmrError
 from xmr.engine.media import medium_of
-from xmr.engine.serve.asking import FORM, asked_of
-from xmr.engine.serve.batcher import Answered, Asked
+from xmr.engine.serve.asking import FORM, Files, question_of, read
+from xmr.engine.serve.gone import unless_gone
 from xmr.engine.serve.service import Service, service_of
 from xmr.engine.serve.shapes import EXAMPLES, REFUSALS, Hit, SearchAnswer, SearchBody
+from xmr.engine.serve.waiting import Answered
 
 router = APIRouter(tags=["search"])
 Served = Annotated[Service, Depends(service_of)]
 
+WRITTEN_AT_ONCE = 100  # hits; more are written in a thread, while others are answered
 BODY = {"$ref": "#/components/schemas/SearchBody"}
 IN_OPENAPI: dict[str, Any] = {
     "requestBody": {
@@ -38,18 +41,28 @@ IN_OPENAPI: dict[str, Any] = {
 
 
 @router.post("/v1/search", response_model=SearchAnswer, responses=REFUSALS, openapi_extra=IN_OPENAPI)
-async def search(request: Request, service: Served) -> SearchAnswer:
+async def search(request: Request, service: Served) -> Response:
     """Rank the index against words, pictures, sounds, videos, items and vectors: one, or several added up."""
     start_s = time.perf_counter()
-    body, asked = await asked_of(request, service)
-    answered = await answered_by(asked, service)
+    body, files = await read(request)
+    answered = await unless_gone(request, answered_to(body, files, service))
+    if len(answered.answers) <= WRITTEN_AT_ONCE:
+        written = _written(answered, body, start_s)
+    else:
+        written = await asyncio.to_thread(_written, answered, body, start_s)
+    return Response(written, media_type="application/json")
+
+
+def _written(answered: Answered, body: SearchBody, start_s: float) -> str:
     hits = [hit_of(one, answered, body) for one in answered.answers]
     took_ms = round(1000 * (time.perf_counter() - start_s), 2)
-    return SearchAnswer(hits=hits, took_ms=took_ms, offset=body.offset, k=body.k, version=answered.version)
+    whole = SearchAnswer(hits=hits, took_ms=took_ms, offset=body.offset, k=body.k, version=answered.version)
+    return whole.model_dump_json()
 
 
-async def answered_by(asked: Asked, service: Service) -> Answered:
+async def answered_to(body: SearchBody, files: Files, service: Service) -> Answered:
     """Refusal where the question cannot be answered."""
+    asked = await question_of(body, files, service)
     try:
         return await service.batcher.search(asked)
     except XmrError as error:

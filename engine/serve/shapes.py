@@ -43,11 +43,13 @@ Sources = Source | Annotated[list[Source], Field(max_length=MAX_BATCH)]
 Ids = ItemId | Annotated[list[ItemId], Field(max_length=MAX_BATCH)]
 Weight = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 
+# a PNG
+WHITE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
 EXAMPLES: dict[str, Any] = {
     "words": {"summary": "A sentence", "value": {"text": "a dog barks in the rain", "to": ["image", "sound"], "k": 5}},
     "more like it": {
         "summary": "Like an item, without something",
-        "value": {"like": [17], "minus_text": ["people"], "weights": {"minus_text": [0.5]}},
+        "value": {"like": [1], "minus_text": ["rain"], "weights": {"minus_text": [0.5]}},
     },
     "filtered": {
         "summary": "Short files, one hit each",
@@ -94,9 +96,28 @@ class SearchBody(BaseModel):
 assert set(NAMES) <= set(SearchBody.model_fields)
 
 
+A_HIT: dict[str, Any] = {
+    "rank": 1,
+    "score": 0.8312,
+    "modality": "image",
+    "path": "dogs/rex.jpg",
+    "start_s": None,
+    "end_s": None,
+    "text": None,
+    "id": 17,
+    "line": None,
+    "metadata": {"caption": "a dog"},
+    "folded": None,
+    "media": "/v1/items/17/media",
+    "thumbnail": "/v1/items/17/thumbnail",
+    "waveform": None,
+}
+
+
 class Hit(BaseModel):
     """An item of the index."""
 
+    model_config = ConfigDict(json_schema_extra={"example": A_HIT})
     rank: int | None = None
     score: float | None = None
     modality: str
@@ -116,6 +137,9 @@ class Hit(BaseModel):
 class SearchAnswer(BaseModel):
     """The hits, best first, of one version of the index."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"hits": [A_HIT], "took_ms": 4.2, "offset": 0, "k": 1, "version": "1-2-3"}}
+    )
     hits: list[Hit]
     took_ms: float
     offset: int
@@ -137,6 +161,16 @@ class EmbeddingsBody(BaseModel):
     modality: ModalityName = "text"
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
+
+
+EMBEDDINGS_EXAMPLES: dict[str, Any] = {
+    "sentences": {"summary": "Two sentences", "value": {"input": ["a dog", "rain"]}},
+    "packed": {"summary": "As base64 of float32", "value": {"input": "a dog", "encoding_format": "base64"}},
+    "a picture": {
+        "summary": "A picture of one white pixel",
+        "value": {"modality": "image", "input": f"data:image/png;base64,{WHITE_PIXEL}"},
+    },
+}
 
 
 class Problem(BaseModel):

@@ -22,6 +22,7 @@ TOTAL_S = 10.0
 PORTS = (80, 443)
 REDIRECTS = (301, 302, 303, 307, 308)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # given up (RFC 3879), and routed in some houses
 CHUNK_BYTES = 64 * 1024
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -37,7 +38,11 @@ def is_public(text: str) -> bool:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    return all(one.is_global and not one.is_multicast and not one.is_reserved for one in _meant(address))
+    return address not in SITE_LOCAL and all(map(_is_on_the_internet, _meant(address)))
+
+
+def _is_on_the_internet(address: Address) -> bool:
+    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def _meant(address: Address) -> list[Address]:

@@ -25,6 +25,7 @@ export function watch(given, refused) {
   });
   document.addEventListener("drop", (event) => {
     end();
+    if (event.defaultPrevented) return; // it was dropped on what takes files itself
     const files = [...(event.dataTransfer?.files ?? [])];
     if (!files.length && !carriesAddress(event.dataTransfer)) return;
     event.preventDefault(); // else the browser leaves the page for the file

@@ -34,9 +34,10 @@ export function shown(name) {
   return name.replace(HIDDEN, "\ufffd");
 }
 
-/** "1:05.2" of 65.2 seconds. @param {number} seconds */
+/** "1:05.2" of 65.2 seconds, "1:05" of 65. @param {number} seconds */
 export function clock(seconds) {
   const tenths = Math.round(seconds * 10);
   const rest = tenths % 600;
-  return `${Math.floor(tenths / 600)}:${String(Math.floor(rest / 10)).padStart(2, "0")}.${rest % 10}`;
+  const whole = `${Math.floor(tenths / 600)}:${String(Math.floor(rest / 10)).padStart(2, "0")}`;
+  return rest % 10 ? `${whole}.${rest % 10}` : whole;
 }

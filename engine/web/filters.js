@@ -1,6 +1,6 @@
 /** The modalities to find and the filters, between the form and a question. */
 import { make, the } from "./element.js";
-import { ALIKE, nFilters } from "./question.js";
+import { ALIKE, PAGE_SIZES, nFilters } from "./question.js";
 
 /** @typedef {import("./question.js").Question} Question */
 
@@ -27,7 +27,13 @@ export function showModalities(counts, changed) {
 
 /** @param {() => void} changed @param {() => void} cleared */
 export function watch(changed, cleared) {
-  for (const id of ["min", "not", "where", "group", "fold"]) the(id).addEventListener("change", changed);
+  the("size").replaceChildren(...PAGE_SIZES.toSorted((a, b) => a - b).map((size) => make("option", {}, String(size))));
+  the("slide").addEventListener("input", () => {
+    the("min").value = the("slide").value === the("slide").min ? "" : the("slide").value;
+    slide(the("min").value);
+  });
+  the("min").addEventListener("input", () => slide(the("min").value));
+  for (const id of ["slide", "min", "not", "where", "group", "fold", "size"]) the(id).addEventListener("change", changed);
   the("clear").addEventListener("click", cleared);
 }
 
@@ -35,6 +41,8 @@ export function watch(changed, cleared) {
 export function write(question) {
   for (const box of boxes()) box.checked = question.to.includes(box.value);
   the("min").value = question.min;
+  slide(question.min);
+  the("size").value = String(question.k);
   the("not").value = question.not;
   the("where").value = question.where;
   the("group").checked = question.group;
@@ -58,12 +66,21 @@ export function read() {
     where: the("where").value.trim(),
     group: the("group").checked,
     fold: the("fold").checked ? the("fold").value : "",
+    k: Number(the("size").value),
   };
+}
+
+/** @param {string} score "": any */
+function slide(score) {
+  the("slide").value = score || the("slide").min;
+  the("slide").setAttribute("aria-valuetext", score || "any");
 }
 
 /** Say that the condition could not be read; "" takes it back. @param {string} sentence */
 export function markCondition(sentence) {
   the("where").setAttribute("aria-invalid", String(Boolean(sentence)));
+  the("where-bad").textContent = sentence;
+  the("where-bad").hidden = !sentence;
   if (sentence) the("filters").open = true;
 }
 

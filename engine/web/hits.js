@@ -12,6 +12,12 @@ import { Sound } from "./sound.js";
  * @property {() => void} search
  * @property {(() => void) | null} play
  * @property {(() => void) | null} look where or when
+ *
+ * @typedef {object} Ways what the page lets be done with hits
+ * @property {import("./look.js").LookedFor | null} lookedFor what can be looked for inside them
+ * @property {string[]} [maps] modalities that can be looked into; undefined: not known
+ * @property {(hit: Hit) => void} searchBy
+ * @property {((hit: Hit, card: HTMLElement) => void) | null} remove from the index
  */
 
 const VIDEO = /\.(mp4|m4v|mov|mkv|webm|avi|mpe?g|wmv|flv|ts|3gp|ogv)$/i;
@@ -35,16 +41,10 @@ export function doings(card) {
   return doing.get(card);
 }
 
-/**
- * Show hits in place of those before.
- * @param {Hit[]} hits
- * @param {Record<string, string> | null} lookedFor what can be looked for inside them
- * @param {string[] | undefined} maps modalities that can be looked into; undefined: not known
- * @param {(hit: Hit) => void} searchBy
- */
-export function showHits(hits, lookedFor, maps, searchBy) {
+/** Show hits in place of those before. @param {Hit[]} hits @param {Ways} ways */
+export function showHits(hits, ways) {
   clear();
-  const cards = hits.map((hit) => card(hit, maps && !maps.includes(hit.modality) ? null : lookedFor, searchBy));
+  const cards = hits.map((hit) => card(hit, ways));
   if (cards.length) cards[0].tabIndex = 0;
   the("hits").append(...cards.map((made) => make("li", {}, made)));
 }
@@ -75,21 +75,24 @@ function mediumOf(hit) {
   return hit.modality === "image" ? "image" : "audio";
 }
 
-/** @param {Hit} hit @param {Record<string, string> | null} lookedFor @param {(hit: Hit) => void} searchBy */
-function card(hit, lookedFor, searchBy) {
+/** @param {Hit} hit @param {Ways} ways */
+function card(hit, ways) {
   const medium = mediumOf(hit);
-  const view = make("div", { class: "view" });
-  const search = () => searchBy(hit);
+  const view = make("div", { class: `view ${medium}` });
+  const search = () => ways.searchBy(hit);
   const player = fill(view, hit, medium, search);
   const play = player ? () => player.toggle() : null;
-  const look = lookedFor && (medium === "image" || medium === "audio") ? new Look(hit, lookedFor, view, player) : null;
+  const isLooked = medium !== "text" && (ways.maps?.includes(hit.modality) ?? true);
+  const look = ways.lookedFor && isLooked ? new Look(hit, ways.lookedFor, view, player) : null;
+  const remove = ways.remove && (() => ways.remove?.(hit, made));
+  /** @type {HTMLElement} */
   const made = make(
     "div",
     { class: "card", role: "group", tabindex: "-1", "aria-label": spoken(hit), "aria-keyshortcuts": "Enter Space W" },
     view,
     facts(hit),
     look?.found,
-    actions(hit, medium, look?.button, search),
+    actions(hit, medium, look?.button, search, remove),
   );
   doing.set(made, { search, play, look: look ? () => look.toggle() : null });
   return made;
@@ -108,8 +111,8 @@ function fill(
     view.append(make("p", { class: "said", dir: "auto" }, shown(short)));
     return null;
   }
-  if (medium === "audio") {
-    const sound = new Sound(hit);
+  if (hit.modality !== "image") {
+    const sound = new Sound(hit, medium === "video", smallPicture(hit.thumbnail));
     sounds.set(view, sound);
     near.observe(view);
     view.append(sound.element);
@@ -188,8 +191,13 @@ function folded(hit) {
   return count > 0 ? ` · and ${count} near duplicate${count > 1 ? "s" : ""}` : null;
 }
 
-/** @param {Hit} hit @param {string} medium @param {HTMLElement | undefined} lookButton @param {() => void} search */
-function actions(hit, medium, lookButton, search) {
+function actions(
+  /** @type {Hit} */ hit,
+  /** @type {string} */ medium,
+  /** @type {HTMLElement | undefined} */ lookButton,
+  /** @type {() => void} */ search,
+  /** @type {(() => void) | null} */ remove,
+) {
   const media = address(hit.media);
   const name = shown(hit.path);
   return make(
@@ -197,8 +205,8 @@ function actions(hit, medium, lookButton, search) {
     { class: "actions" },
     make(
       "button",
-      { type: "button", class: "search-by", "aria-label": `Search by ${name}`, onclick: search },
-      "Search by it",
+      { type: "button", class: "search-by", "aria-label": `Similar to ${name}`, title: "Search by it", onclick: search },
+      "Similar",
     ),
     lookButton,
     media
@@ -213,12 +221,12 @@ function actions(hit, medium, lookButton, search) {
           "Open",
         )
       : null,
-    details(hit),
+    details(hit, remove),
   );
 }
 
-/** @param {Hit} hit */
-function details(hit) {
+/** @param {Hit} hit @param {(() => void) | null} remove */
+function details(hit, remove) {
   const rows = Object.entries({ path: hit.path, id: hit.id, ...hit.metadata });
   return make(
     "details",
@@ -232,6 +240,13 @@ function details(hit) {
         make("dd", { dir: "auto" }, shown(typeof value === "string" ? value : JSON.stringify(value))),
       ]),
     ),
+    remove
+      ? make(
+          "button",
+          { type: "button", class: "bad", "aria-label": `Delete ${shown(hit.path)} from the index`, onclick: remove },
+          "Delete from the index",
+        )
+      : null,
   );
 }
 

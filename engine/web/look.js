@@ -1,23 +1,29 @@
 /** Where in a hit's picture, and when in its sound, the question is found: a button, and what it told. */
 import { clock, make } from "./element.js";
+import { Moment } from "./moment.js";
 import { overlay, placeOf } from "./overlay.js";
 import { where } from "./server.js";
 import { Sound } from "./sound.js";
 
-/** @typedef {import("./server.js").Hit} Hit */
+/**
+ * @typedef {import("./server.js").Hit} Hit
+ * @typedef {{text?: string, item?: number, file?: Blob, kind?: string}} LookedFor
+ */
 
 export class Look {
   /**
    * @param {Hit} hit
-   * @param {Record<string, string>} lookedFor
+   * @param {LookedFor} lookedFor
    * @param {HTMLElement} view of the picture or the sound
-   * @param {any} player a Sound, or null of a picture
+   * @param {any} player a Sound, a Moment, or null of a picture
    */
   constructor(hit, lookedFor, view, player) {
     this.hit = hit;
     this.lookedFor = lookedFor;
     this.view = view;
     this.sound = player instanceof Sound ? player : null;
+    this.moment = player instanceof Moment ? player : null;
+    if (this.moment) this.moment.opened = () => this.#hide();
     const label = this.sound ? "When?" : "Where?";
     this.button = make("button", { type: "button", "aria-pressed": "false", onclick: () => this.toggle() }, label);
     this.found = make("p", { class: "found", hidden: true, role: "status" });
@@ -49,12 +55,15 @@ export class Look {
       const [start, end] = heat.span_s.map(clock);
       return `Heard most at ${clock(heat.seconds)}, from ${start} to ${end}; play starts there.`;
     }
+    this.moment?.close();
     this.view.append(overlay(heat));
+    this.view.classList.add("looked");
     return `${placeOf(heat)}.`;
   }
 
   #hide() {
     this.view.querySelector(".heat")?.remove();
+    this.view.classList.remove("looked");
     this.sound?.unmark();
     this.found.hidden = true;
     this.button.setAttribute("aria-pressed", "false");

@@ -12,11 +12,12 @@ export class Moment {
     this.picture = picture;
     /** @type {HTMLVideoElement | null} */
     this.video = null;
-    const label = `Play ${shown(hit.path)} from ${clock(hit.start_s ?? 0)}`;
+    this.opened = () => {}; // is called when the video takes the place of the picture
+    const second = clock(hit.start_s ?? 0);
     this.button = make(
       "button",
-      { type: "button", class: "play", "aria-label": label, onclick: () => this.toggle() },
-      `Play from ${clock(hit.start_s ?? 0)}`,
+      { type: "button", class: "play", "aria-label": `Play ${shown(hit.path)} from ${second}`, onclick: () => this.toggle() },
+      `▶ ${second}`,
     );
   }
 
@@ -25,8 +26,17 @@ export class Moment {
     if (this.video) toggle(this.video, () => this.#failed());
   }
 
+  /** The picture again. */
+  close() {
+    this.video?.pause();
+    this.video?.replaceWith(this.picture, this.button);
+    this.video = null;
+  }
+
   /** The video with the browser's own controls takes the place of its picture. */
   #open() {
+    this.opened();
+    const isFocused = document.activeElement === this.button;
     this.video = make("video", {
       controls: true,
       playsinline: true,
@@ -34,15 +44,13 @@ export class Moment {
       src: from(address(this.hit.media), this.hit.start_s),
       "aria-label": shown(this.hit.path),
     });
-    this.picture.after(/** @type {HTMLVideoElement} */ (this.video));
-    const view = this.picture.parentElement;
-    view?.querySelector(".by")?.remove();
-    if (document.activeElement === this.button) this.video?.focus();
+    this.picture.replaceWith(/** @type {HTMLVideoElement} */ (this.video));
     this.button.remove();
-    this.picture.remove();
+    if (isFocused) this.video?.focus();
   }
 
   #failed() {
-    this.video?.replaceWith(make("p", { class: "absent" }, "This browser cannot play the video; open it instead."));
+    this.picture = make("p", { class: "absent" }, "This browser cannot play the video; open it instead.");
+    this.video?.replaceWith(this.picture);
   }
 }

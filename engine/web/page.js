@@ -7,12 +7,14 @@ import { make, shown, the } from "./element.js";
 import * as filters from "./filters.js";
 import { clear, endWaiting, showHits, showWaiting } from "./hits.js";
 import * as keys from "./keys.js";
-import { partOf, showParts } from "./parts.js";
-import { PAGE, body, empty, fromAddress, isAsked, lookedFor, toAddress, told, withoutFilters } from "./question.js";
-import { Recorder } from "./recorder.js";
-import { ServerError, address, info, item, search, takeToken } from "./server.js";
+import { recalled, remember } from "./memory.js";
+import { named, partOf, showParts } from "./parts.js";
+import { body, empty, isAsked, lookedFor, told, unshared, withoutFilters } from "./question.js";
+import { recordOrStop } from "./recorder.js";
+import { ServerError, address, dropToken, info, search } from "./server.js";
 import { alarm, lostWords, showBusy, showError, showLost, showNothing, showState, tell } from "./states.js";
 import { putAway, showStart } from "./tour.js";
+import * as writing from "./writing.js";
 
 /**
  * @typedef {import("./question.js").Question} Question
@@ -30,11 +32,11 @@ let question = empty();
 /** @type {import("./server.js").Info} */
 let known = {};
 let asking = new AbortController();
-/** Questions with files, which no address holds, by the key in the history. @type {Map<string, Question>} */
-const remembered = new Map();
-const recorder = new Recorder();
+/** Of the index, when it was asked; "": not asked yet. */
+let version = "";
 const tries = {
   ask: (/** @type {string} */ words) => ask({ ...question, words, page: 1 }),
+  askBy: searchBy,
   choose: () => the("file").click(),
   record,
 };
@@ -42,8 +44,9 @@ const tries = {
 /** @param {Question} next @param {How} [how] */
 async function ask(next, { push = true, focus = false } = {}) {
   question = { ...next, lost: push ? [] : next.lost };
-  if (push) remember();
+  if (push) remember(question);
   alarm("");
+  showChange(false);
   write();
   asking.abort();
   asking = new AbortController();
@@ -63,7 +66,7 @@ async function answered(signal, focus) {
     tell(`Searching for ${told(question)} …`);
   }, 1000 * WAITING_S);
   try {
-    show(await patiently(signal), focus);
+    show(await patiently(signal, () => clearTimeout(slow)), focus);
   } catch (error) {
     if (!signal.aborted) refused(error);
   } finally {
@@ -72,14 +75,19 @@ async function answered(signal, focus) {
   }
 }
 
-/** Ask, and again where the server is busy and says when. @param {AbortSignal} signal */
-async function patiently(signal) {
+/**
+ * Ask, and again where the server is busy and says when.
+ * @param {AbortSignal} signal
+ * @param {() => void} busy is called before that is said
+ */
+async function patiently(signal, busy) {
   const asked = await body(question);
   for (let nWaits = 0; ; nWaits += 1) {
     try {
       return await search(asked, signal);
     } catch (error) {
       if (!(error instanceof ServerError) || error.status !== 503 || nWaits === MOST_WAITS) throw error;
+      busy();
       clear();
       showBusy(error.retry_s, error.message);
       await new Promise((resolve) => setTimeout(resolve, 1000 * error.retry_s));
@@ -88,14 +96,19 @@ async function patiently(signal) {
   }
 }
 
-/** @param {{hits: Hit[], took_ms?: number}} answer @param {boolean} focus */
+/** @param {import("./server.js").Answer} answer @param {boolean} focus */
 function show(answer, focus) {
-  const hits = answer.hits.slice(0, PAGE);
-  showHits(hits, lookedFor(question), known.maps, searchBy);
-  showPages(answer.hits.length > PAGE);
+  const hits = answer.hits.slice(0, question.k);
+  const hasMore = answer.hits.length > question.k;
+  version = answer.version ?? "";
+  const remove = known.writable
+    ? (/** @type {Hit} */ hit, /** @type {HTMLElement} */ card) => writing.remove(hit, card, recount)
+    : null;
+  showHits(hits, { lookedFor: lookedFor(question), maps: known.maps, searchBy, remove });
+  showPages(hasMore);
   const took = answer.took_ms === undefined ? "" : ` in ${Math.max(1, Math.round(answer.took_ms))} ms`;
-  const more = answer.hits.length > PAGE ? ", and more" : "";
-  tell(`${hits.length || "No"} hit${hits.length === 1 ? "" : "s"} for ${told(question)}${took}${more}.`);
+  const more = hasMore ? ", and more" : "";
+  tell(`${hits.length || "No"} hit${hits.length === 1 ? "" : "s"} for ${told(question)}${took}${more}. ${unshared(question)}`.trim());
   if (hits.length) showState();
   else showNothing(question, ask);
   if (focus) keys.focusHit(0);
@@ -112,11 +125,11 @@ function refused(error) {
   filters.markCondition(question.where && /^condition|condition /.test(said.message) ? said.message : "");
 }
 
-/** @param {Hit} hit */
+/** @param {{id: number, modality: string, path: string, text?: string | null, thumbnail?: string | null}} hit */
 function searchBy(hit) {
   const picture = address(hit.thumbnail) || undefined;
   const name = hit.modality === "text" && hit.text ? hit.text.slice(0, 60) : (hit.path.split("/").pop() ?? "");
-  const part = { kind: /** @type {const} */ ("like"), id: hit.id, name: shown(name), minus: false, picture };
+  const part = { kind: /** @type {const} */ ("like"), id: hit.id, name: shown(name), minus: false, weight: 1, picture };
   scrollTo({ top: 0 });
   ask({ ...question, words: "", not: "", parts: [part], page: 1 }, { focus: true });
 }
@@ -134,10 +147,8 @@ function start() {
 function write() {
   the("words").value = question.words;
   filters.write(question);
-  showParts(question.parts, known.modalities ?? MODALITIES, (parts) => {
-    ask({ ...written(), parts });
-    the("words").focus(); // the chip that had it is gone
-  });
+  const isCombined = question.parts.length + (question.words || question.not ? 1 : 0) > 1;
+  showParts(question.parts, isCombined, known.modalities ?? MODALITIES, (parts) => ask({ ...written(), parts }));
   document.title = isAsked(question) ? `${told(question)} · xmr` : "xmr";
 }
 
@@ -160,37 +171,16 @@ function turn(step) {
   ask({ ...question, page: question.page + step }, { focus: true });
 }
 
-function remember() {
-  const key = crypto.randomUUID?.() ?? String(Math.random());
-  remembered.set(key, question);
-  const target = toAddress(question);
-  const isSame = target === (location.search || "/");
-  const isHeld = !question.parts.some((part) => part.file);
-  history[isSame && isHeld ? "replaceState" : "pushState"]({ key }, "", target);
-}
-
-/** What the address asks, with the files that this tab still has. */
+/** What the address asks, on the way through the history too. */
 function recall() {
-  ask(remembered.get(history.state?.key) ?? fromAddress(location.search), { push: false });
+  ask(recalled(), { push: false });
   if (question.lost.length && isAsked(question)) alarm(lostWords(question.lost));
   nameItems(question);
 }
 
 /** The items of a shared address get their names. @param {Question} unnamed */
 async function nameItems(unnamed) {
-  const parts = await Promise.all(
-    unnamed.parts.map(async (part) => {
-      if (part.id === undefined || part.picture || part.name !== `item ${part.id}`) return part;
-      const found = await item(part.id).catch(() => null);
-      return found
-        ? {
-            ...part,
-            name: shown(found.path.split("/").pop() ?? part.name),
-            picture: address(found.thumbnail) || undefined,
-          }
-        : part;
-    }),
-  );
+  const parts = await named(unnamed.parts);
   if (question.parts !== unnamed.parts || parts.every((part, place) => part === unnamed.parts[place])) return;
   question = { ...question, parts };
   write();
@@ -212,31 +202,16 @@ async function add(files) {
   if (refusals.length) alarm(refusals.join(" "));
 }
 
-async function record() {
-  if (recorder.isOn) {
-    recorder.stop();
-    return;
-  }
+function record() {
   alarm("");
-  try {
-    await add([await recorder.record((seconds) => showRecording(`Stop ${seconds.toFixed(0)} s`, true))]);
-  } catch (error) {
-    alarm(error instanceof Error ? error.message : String(error));
-  } finally {
-    showRecording("Record", false);
-  }
-}
-
-/** @param {string} label @param {boolean} isOn */
-function showRecording(label, isOn) {
-  the("record").textContent = label;
-  the("record").setAttribute("aria-pressed", String(isOn));
+  return recordOrStop((file) => add([file]), alarm);
 }
 
 /** What is here to search. */
 function showKnown() {
   const takes = known.modalities ?? MODALITIES;
   filters.showModalities(known.counts ?? {}, () => ask(written()));
+  filters.write(question);
   the("record").hidden = !takes.includes("sound") && !takes.includes("speech");
   const items = Object.values(known.counts ?? {}).reduce((sum, count) => sum + count, 0);
   the("about").replaceChildren(
@@ -246,6 +221,26 @@ function showKnown() {
       [`${items.toLocaleString()} items`, known.model ? shown(known.model) : ""].filter(Boolean).join(" · "),
     ),
   );
+}
+
+/** After a change that was made here: the counts, and no notice of it. */
+async function recount() {
+  known = await info().catch(() => known);
+  version = known.version ?? version;
+  showKnown();
+  if (!isAsked(question)) showStart(known, tries);
+}
+
+/** A reader who comes back to the page is told that its hits are of an index that has changed. */
+async function noticeChange() {
+  if (document.visibilityState !== "visible" || !version || !isAsked(question)) return;
+  const now = await info().catch(() => known);
+  showChange(now.version !== undefined && now.version !== version);
+}
+
+/** @param {boolean} isShown */
+function showChange(isShown) {
+  the("changed").hidden = !isShown;
 }
 
 function watch() {
@@ -273,11 +268,16 @@ function watch() {
     showStart(known, tries, true);
   });
   keys.watch(() => the("keys").showModal());
+  the("again").addEventListener("click", () => {
+    the("words").focus(); // the button goes
+    ask(question, { push: false });
+  });
+  document.addEventListener("visibilitychange", noticeChange);
   window.addEventListener("popstate", recall);
 }
 
 async function open() {
-  takeToken();
+  dropToken();
   watch();
   try {
     known = await info();
@@ -286,6 +286,7 @@ async function open() {
     return;
   }
   showKnown();
+  if (known.writable) writing.watch(recount);
   recall();
 }
 

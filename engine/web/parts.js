@@ -1,5 +1,6 @@
 /** The files and items that a question is made of, as chips in the search box: chosen, dropped, pasted, recorded. */
 import { make, shown, the } from "./element.js";
+import { address, item } from "./server.js";
 
 /** @typedef {import("./question.js").Part} Part */
 
@@ -10,6 +11,7 @@ const SUFFIXES = {
 };
 const LONG_SIDE = 2048; // pixels that a picture too large to send is made smaller to
 const IN_BASE64 = 4 / 3;
+const WEIGHTS = [0.25, 0.5, 1, 2, 4];
 
 /**
  * A part of a file, or a sentence that says why not.
@@ -33,27 +35,55 @@ export async function partOf(file, modalities, maxBytes) {
     throw new Error(`${name}: ${megabytes(file.size)} found, at most ${megabytes(limit)} can be sent; cut it shorter.`);
   }
   const picture = kind === "image" ? URL.createObjectURL(sent) : undefined;
-  return { kind, name, minus: false, file: sent, picture };
+  return { kind, name, minus: false, weight: 1, file: sent, picture };
 }
 
-/**
- * Show the parts in the box.
- * @param {Part[]} parts
- * @param {string[]} modalities
- * @param {(parts: Part[]) => void} changed
- */
-export function showParts(parts, modalities, changed) {
-  the("parts").replaceChildren(
-    ...parts.map((part, place) => {
-      const become = (/** @type {Partial<Part>[]} */ ...others) =>
-        changed(parts.toSpliced(place, 1, ...others.map((other) => ({ ...part, ...other }))));
-      return chip(part, modalities, become);
+/** The items of an address with their names and pictures. @param {Part[]} parts @returns {Promise<Part[]>} */
+export function named(parts) {
+  return Promise.all(
+    parts.map(async (part) => {
+      if (part.id === undefined || part.picture || part.name !== `item ${part.id}`) return part;
+      const found = await item(part.id).catch(() => null);
+      if (!found) return part;
+      const name = shown(found.path.split("/").pop() ?? part.name);
+      return { ...part, name, picture: address(found.thumbnail) || undefined };
     }),
   );
 }
 
-/** @param {Part} part @param {string[]} modalities @param {(...others: Partial<Part>[]) => void} become */
-function chip(part, modalities, become) {
+/**
+ * Show the parts in the box; where there is more to a question than one part, each has its weight.
+ * @param {Part[]} parts
+ * @param {boolean} isCombined
+ * @param {string[]} modalities
+ * @param {(parts: Part[]) => void} changed
+ */
+export function showParts(parts, isCombined, modalities, changed) {
+  the("parts").replaceChildren(
+    ...parts.map((part, place) => {
+      const become = (/** @type {Partial<Part>[]} */ ...others) => {
+        const focused = document.activeElement?.getAttribute("aria-label");
+        changed(parts.toSpliced(place, 1, ...others.map((other) => ({ ...part, ...other }))));
+        focusOn(focused);
+      };
+      return chip(part, isCombined, modalities, become);
+    }),
+  );
+}
+
+/** The control that was used, made anew with its chip; the words where it went. @param {string | null | undefined} label */
+function focusOn(label) {
+  const controls = [...the("parts").querySelectorAll("button, select")];
+  (controls.find((control) => control.getAttribute("aria-label") === label) ?? the("words")).focus();
+}
+
+/**
+ * @param {Part} part
+ * @param {boolean} isCombined
+ * @param {string[]} modalities
+ * @param {(...others: Partial<Part>[]) => void} become
+ */
+function chip(part, isCombined, modalities, become) {
   const name = shown(part.name);
   return make(
     "li",
@@ -64,6 +94,7 @@ function chip(part, modalities, become) {
     make("bdi", { class: "name", title: name }, name),
     part.minus ? make("span", { class: "unseen" }, "what the hits should not be like") : null,
     heardAs(part, modalities, become),
+    isCombined || part.weight !== 1 ? weighed(part, become) : null,
     make(
       "button",
       {
@@ -73,10 +104,22 @@ function chip(part, modalities, become) {
         title: part.minus ? "Search by it" : "Stay away from it",
         onclick: () => become({ minus: !part.minus }),
       },
-      "−",
+      "not",
     ),
     make("button", { type: "button", "aria-label": `Remove ${name}`, title: "Remove", onclick: () => become() }, "×"),
   );
+}
+
+/** How much it counts beside the rest of the question. */
+function weighed(/** @type {Part} */ part, /** @type {Function} */ become) {
+  const weights = [...new Set([...WEIGHTS, part.weight])].sort((a, b) => a - b);
+  const choice = make(
+    "select",
+    { "aria-label": `Weight of ${shown(part.name)}`, title: "How much it counts" },
+    ...weights.map((weight) => make("option", { value: weight, selected: weight === part.weight }, `×${weight}`)),
+  );
+  choice.addEventListener("change", () => become({ weight: Number(choice.value) }));
+  return choice;
 }
 
 /** A sound is what happens or what is said; only its owner knows. */

@@ -1,8 +1,10 @@
 /** The microphone, as a WAV file: what it records is decoded here, so that the server needs no codec for it. */
 
-export const LONGEST_S = 30;
+import { the } from "./element.js";
 
-export class Recorder {
+const LONGEST_S = 30;
+
+class Recorder {
   /** @type {MediaRecorder | null} */
   #recorder = null;
   isOn = false;
@@ -42,6 +44,33 @@ export class Recorder {
   stop() {
     if (this.#recorder?.state === "recording") this.#recorder.stop();
   }
+}
+
+const recorder = new Recorder();
+
+/**
+ * The button starts a recording, and ends it.
+ * @param {(file: File) => Promise<void>} given
+ * @param {(sentence: string) => void} refused
+ */
+export async function recordOrStop(given, refused) {
+  if (recorder.isOn) {
+    recorder.stop();
+    return;
+  }
+  try {
+    await given(await recorder.record((seconds) => showRecording(`Stop ${seconds.toFixed(0)} s`, true)));
+  } catch (error) {
+    refused(error instanceof Error ? error.message : String(error));
+  } finally {
+    showRecording("Record", false);
+  }
+}
+
+/** @param {string} label @param {boolean} isOn */
+function showRecording(label, isOn) {
+  the("record").textContent = label;
+  the("record").setAttribute("aria-pressed", String(isOn));
 }
 
 /** @returns {Promise<MediaStream>} */

@@ -1,4 +1,5 @@
 /** What the server is asked for, and its refusals as sentences. */
+import { dataAddress } from "./question.js";
 
 /**
  * @typedef {object} Hit
@@ -21,13 +22,20 @@
  * @property {string[]} [modalities] what a question may be
  * @property {Record<string, number>} [counts] items of each modality
  * @property {string[]} [maps] modalities that can be looked into
- * @property {string[]} [examples] sentences to begin with
+ * @property {Examples} [examples] of the index, to begin with
+ * @property {boolean} [writable] whether items may be added and deleted
  * @property {number} [max_body_bytes]
+ * @property {string} [version] of the index
+ *
+ * @typedef {object} Examples
+ * @property {{id: number, modality: string, path: string, text?: string | null}[]} [items]
+ * @property {string[]} [sentences]
+ *
+ * @typedef {{hits: Hit[], took_ms?: number, version?: string}} Answer
  */
 
 const DEFAULT_RETRY_S = 2;
 const CARD_PIXELS = 512;
-const TOKEN = "xmr.token";
 
 /** A refusal: one sentence for the reader. */
 export class ServerError extends Error {
@@ -48,10 +56,10 @@ export function info() {
 /**
  * @param {Record<string, unknown>} body
  * @param {AbortSignal} signal
- * @returns {Promise<{hits: Hit[], took_ms?: number}>}
+ * @returns {Promise<Answer>}
  */
 export function search(body, signal) {
-  return call("/v1/search", { method: "POST", body: JSON.stringify(body), signal });
+  return post("/v1/search", body, signal);
 }
 
 /** @param {number} id @returns {Promise<Hit>} */
@@ -59,9 +67,28 @@ export function item(id) {
   return call(`/v1/items/${id}`);
 }
 
-/** Where in a picture, when in a sound. @param {number} id @param {Record<string, string>} by {text} or {item} */
-export function where(id, by) {
-  return call(`/v1/items/${id}/where?${new URLSearchParams(by)}`);
+/**
+ * Where in a picture, when in a sound.
+ * @param {number} id
+ * @param {{text?: string, item?: number, file?: Blob, kind?: string}} by words, an item or a file
+ */
+export async function where(id, by) {
+  const address = `/v1/items/${id}/where`;
+  if (by.file && by.kind) return post(address, { [by.kind]: await dataAddress(by.file) });
+  const [[name, value]] = Object.entries(by);
+  return call(`${address}?${new URLSearchParams({ [name]: String(value) })}`);
+}
+
+/** Take a file into the index. @param {File} file @returns {Promise<{ids: number[]}>} */
+export function addItem(file) {
+  const form = new FormData();
+  form.append("file", file);
+  return call("/v1/items", { method: "POST", body: form });
+}
+
+/** Take an item out of the index. @param {number} id */
+export function deleteItem(id) {
+  return call(`/v1/items/${id}`, { method: "DELETE" });
 }
 
 /** @param {string} path @returns {Promise<{peaks: (number | number[])[], duration_s: number}>} */
@@ -82,25 +109,25 @@ export function smallPicture(path) {
   return found && `${found}${found.includes("?") ? "&" : "?"}size=${CARD_PIXELS}`;
 }
 
-/** Keep the token of the address bar for this tab, and take it out of what may be shared. */
-export function takeToken() {
+/** The server has put the token into a cookie by now; what may be shared loses it. */
+export function dropToken() {
   const url = new URL(location.href);
-  const token = url.searchParams.get("token");
-  if (token === null) return;
-  sessionStorage.setItem(TOKEN, token);
+  if (!url.searchParams.has("token")) return;
   url.searchParams.delete("token");
   history.replaceState(history.state, "", url);
 }
 
+/** @param {string} path @param {Record<string, unknown>} body @param {AbortSignal} [signal] */
+function post(path, body, signal) {
+  const headers = { "content-type": "application/json" };
+  return call(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+}
+
 /** @param {string} path @param {RequestInit} [options] */
 async function call(path, options = {}) {
-  const headers = new Headers({ accept: "application/json" });
-  if (options.body) headers.set("content-type", "application/json");
-  const token = sessionStorage.getItem(TOKEN);
-  if (token) headers.set("authorization", `Bearer ${token}`);
   let response;
   try {
-    response = await fetch(path, { ...options, headers });
+    response = await fetch(path, { ...options, headers: { accept: "application/json", ...options.headers } });
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ServerError("The server does not answer. Start it again with `xmr serve`, then try again.", 0);

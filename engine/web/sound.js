@@ -1,4 +1,4 @@
-/** A sound that can be played: its waveform, with the seconds that were matched and those where the query is heard. */
+/** A sound that can be played, with its video where it has one: its waveform, with the seconds that were matched and those where the query is heard. */
 import { clock, make, shown } from "./element.js";
 import { from, toggle } from "./playing.js";
 import { address, waveform } from "./server.js";
@@ -8,8 +8,8 @@ import { address, waveform } from "./server.js";
 const STEP_S = 0.1;
 
 export class Sound {
-  /** @param {Hit} hit */
-  constructor(hit) {
+  /** @param {Hit} hit @param {boolean} isVideo @param {string} [poster] a picture of the video */
+  constructor(hit, isVideo, poster) {
     const name = shown(hit.path);
     this.hit = hit;
     this.start_s = hit.start_s ?? 0;
@@ -17,7 +17,13 @@ export class Sound {
     this.peaks = [];
     /** @type {{spans: number[][], heat: number[]} | null} */
     this.heard = null;
-    this.media = make("audio", { preload: "none", src: from(address(hit.media), hit.start_s) });
+    this.media = make(isVideo ? "video" : "audio", {
+      preload: "none",
+      playsinline: isVideo,
+      poster: poster || null,
+      "aria-hidden": isVideo ? "true" : null, // the controls below are its own
+      src: from(address(hit.media), hit.start_s),
+    });
     this.duration_s = hit.end_s ?? 0;
     this.canvas = make("canvas", { "aria-hidden": "true" });
     this.seek = make("input", {
@@ -38,9 +44,9 @@ export class Sound {
     this.element = make(
       "div",
       { class: "sound" },
+      this.media,
       make("div", { class: "wave" }, this.canvas, this.seek),
       make("div", { class: "row" }, this.button, this.time),
-      this.media,
     );
     this.#watch();
     this.draw();

@@ -58,21 +58,13 @@ export function showError(error, again) {
   );
 }
 
-/** The server wants its token: the page is opened again with it, and keeps it for this tab. @param {string} sentence */
+/** The server wants its token, and asks for it where the page is opened. @param {string} sentence */
 function showToken(sentence) {
-  const field = make("input", { id: "token", type: "password", autocomplete: "current-password", required: true });
-  const form = make("form", { class: "row" }, field, make("button", { class: "main" }, "Open"));
-  form.addEventListener("submit", (/** @type {Event} */ event) => {
-    event.preventDefault();
-    const url = new URL(location.href);
-    url.searchParams.set("token", field.value);
-    location.assign(url);
-  });
   showState(
     make("h2", {}, "This server asks who you are"),
     make("p", { role: "alert" }, sentence),
-    make("label", { for: "token" }, "The token that it was started with"),
-    form,
+    make("p", {}, "Reload the page and give the token that the server was started with."),
+    make("div", { class: "row" }, button("Reload", () => location.reload())),
   );
 }
 

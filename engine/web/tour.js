@@ -1,16 +1,27 @@
 /** What can be asked, shown before the first question: each step can be tried at once. */
-import { make } from "./element.js";
+import { make, shown } from "./element.js";
 import { button, showState } from "./states.js";
 
-/** @typedef {import("./server.js").Info} Info */
+/**
+ * @typedef {import("./server.js").Info} Info
+ *
+ * @typedef {object} Tries
+ * @property {(words: string) => void} ask
+ * @property {(item: {id: number, modality: string, path: string, text?: string | null}) => void} askBy
+ * @property {() => void} choose
+ * @property {() => void} record
+ */
 
 const SEEN = "xmr.tour";
+const MOST_PICTURES = 4;
+const MOST_SOUNDS = 3;
+const MOST_SENTENCES = 4;
 const EXAMPLES = ["a dog running on grass", "rain", "people talking in the street"];
 
 /**
  * The tour on first use, a short line after it was put away.
  * @param {Info} info
- * @param {{ask: (words: string) => void, choose: () => void, record: () => void}} tries
+ * @param {Tries} tries
  * @param {boolean} [isWanted] also when it was put away
  */
 export function showStart(info, tries, isWanted = false) {
@@ -28,10 +39,10 @@ export function showStart(info, tries, isWanted = false) {
     return;
   }
   if (isWanted || !isPutAway()) showTour(info, tries);
-  else showState(make("p", {}, "Describe what you look for, drop a file, or record. "), examples(info, tries.ask));
+  else showState(make("p", {}, "Describe what you look for, drop a file, or record."), examples(info, tries.ask), items(info, tries));
 }
 
-/** @param {Info} info @param {{ask: (words: string) => void, choose: () => void, record: () => void}} tries */
+/** @param {Info} info @param {Tries} tries */
 function showTour(info, tries) {
   const takes = info.modalities ?? [];
   const isHeard = takes.includes("sound") || takes.includes("speech");
@@ -54,6 +65,7 @@ function showTour(info, tries) {
     step(
       "Go on from a hit.",
       "Click one, or press Enter on it, to search by it; “Where?” and “When?” show what was found inside.",
+      items(info, tries),
     ),
   ];
   showState(
@@ -77,8 +89,27 @@ function step(title, sentence, ...ways) {
 
 /** @param {Info} info @param {(words: string) => void} ask */
 function examples(info, ask) {
-  const sentences = info.examples?.length ? info.examples.slice(0, 4) : EXAMPLES;
-  return make("div", { class: "row examples" }, ...sentences.map((words) => button(words, () => ask(words))));
+  const held = info.examples?.sentences ?? [];
+  const sentences = held.length ? held.slice(0, MOST_SENTENCES) : EXAMPLES;
+  return make("div", { class: "row examples" }, ...sentences.map((words) => button(shown(words), () => ask(words))));
+}
+
+/** Pictures and sounds of this index. @param {Info} info @param {Tries} tries */
+function items(info, tries) {
+  const held = info.examples?.items ?? [];
+  const pictures = held.filter((item) => item.modality === "image").slice(0, MOST_PICTURES);
+  const sounds = held.filter((item) => ["sound", "speech"].includes(item.modality)).slice(0, MOST_SOUNDS);
+  const buttons = [...pictures, ...sounds].map((item) => {
+    const name = shown(item.path.split("/").pop() ?? "");
+    return make(
+      "button",
+      { type: "button", class: "example", "aria-label": `Search by ${name}`, title: name, onclick: () => tries.askBy(item) },
+      item.modality === "image"
+        ? make("img", { src: `/v1/items/${item.id}/thumbnail?size=128`, alt: "", loading: "lazy" })
+        : make("span", {}, `♪ ${name}`),
+    );
+  });
+  return make("div", { class: "row" }, ...buttons);
 }
 
 function isPutAway() {

@@ -1,0 +1,91 @@
+"""What /openapi.json tells: the routes as FastAPI knows them, and what it cannot know of them.
+
+That is what the guard refuses before a route sees it, the token, and a question, which comes as JSON or as a form.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from xmr.engine.serve.guard import OPEN
+from xmr.engine.serve.settings import Settings
+from xmr.engine.serve.shapes import ProblemAnswer, SearchBody
+
+SUMMARY = "Search pictures, sounds, videos and texts by each other."
+OF_NO_ROUTE: Any = [(SearchBody, "validation"), (ProblemAnswer, "serialization")]
+SHAPES = "#/components/schemas/{model}"
+GUARDED = {
+    403: "A page of another origin asks, or the server does not write",
+    421: "A name that is not this machine's",
+    503: "Too many are asking; again after Retry-After",
+}
+WITH_BODY = {
+    408: "A body that does not come in time",
+    413: "A body that is too large",
+    422: "A body of the wrong shape",
+}
+WITH_TOKEN = {401: "No token, or a wrong one"}
+PROBLEM = {
+    "schema": {"$ref": SHAPES.format(model=ProblemAnswer.__name__)},
+    "example": {"error": {"message": "no item 17 in this index; take an id that a search gives", "code": "no_item"}},
+}
+
+BYTES = {"schema": {"type": "string", "format": "binary"}}
+NOT_MODIFIED = {"description": "The same as the client has, by If-None-Match"}
+FILES: dict[str, dict[str, Any]] = {  # answers that are no JSON
+    "/v1/items/{item}/media": {
+        "200": {"description": "The file", "content": {"*/*": BYTES}},
+        "206": {"description": "A range of it", "content": {"*/*": BYTES}},
+        "304": NOT_MODIFIED,
+        "416": {"description": "A range behind the end"},
+    },
+    "/v1/items/{item}/thumbnail": {"200": {"description": "A small picture", "content": {"image/jpeg": BYTES}}},
+    "/v1/items/{item}/waveform.png": {"200": {"description": "The waveform", "content": {"image/png": BYTES}}},
+    "/metrics": {"200": {"description": "Counts", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+}
+
+
+def described(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """The document, made once."""
+    if app.openapi_schema is None:
+        made = get_openapi(title=app.title, version=app.version, summary=SUMMARY, routes=app.routes)
+        _, shapes = models_json_schema(
+            [(SearchBody, "validation"), (ProblemAnswer, "serialization")], ref_template=SHAPES
+        )
+        made["components"]["schemas"].update(shapes["$defs"])
+        for path, operation in _operations(made):
+            operation["responses"].update(FILES.get(path, {}))
+            if path not in OPEN:
+                _add_refusals(operation, settings)
+        if settings.token is not None:
+            _ask_for_a_token(made)
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+def _operations(made: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in made["paths"].items():
+        for operation in methods.values():
+            yield path, operation
+
+
+def _add_refusals(operation: dict[str, Any], settings: Settings) -> None:
+    """Those of the guard, and of all what they look like."""
+    told = operation["responses"]
+    refused = GUARDED | (WITH_BODY if "requestBody" in operation else {}) | (WITH_TOKEN if settings.token else {})
+    if not settings.token:
+        told.pop("401", None)
+    for status, why in refused.items():
+        told.setdefault(str(status), {"description": why})
+    for status in sorted(told):
+        if status >= "400":
+            told[status]["content"] = {"application/json": PROBLEM}
+
+
+def _ask_for_a_token(made: dict[str, Any]) -> None:
+    made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    for path, operation in _operations(made):
+        operation["security"] = [] if path in OPEN else [{"token": []}]

@@ -1,0 +1,161 @@
+"""What answers hold beside hits: embeddings as OpenAI's clients read them, and what clip-retrieval's read."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Embedding(BaseModel):
+    """The unit vector of one input."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int = Field(description="Of the input, from 0.")
+    embedding: list[float] | str = Field(description="Numbers; or base64 of float32, little endian, if asked so.")
+
+
+class Usage(BaseModel):
+    """Counted in words."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    """As OpenAI's API gives it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "object": "list",
+                "model": "see-hear-read",
+                "data": [{"object": "embedding", "index": 0, "embedding": [0.6, -0.8]}],
+                "usage": {"prompt_tokens": 2, "total_tokens": 2},
+            }
+        }
+    )
+    object: Literal["list"] = "list"
+    model: str
+    data: list[Embedding]
+    usage: Usage
+
+
+class KnnHit(BaseModel):
+    """A hit as clip-retrieval's clients read it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": 17,
+                "similarity": 0.83,
+                "caption": "dogs/rex.jpg",
+                "url": "http://127.0.0.1:8000/v1/items/17/media",
+            }
+        }
+    )
+    id: int
+    similarity: float = Field(description="Cosine.")
+    caption: str
+    url: str
+
+
+class KnnMetadata(BaseModel):
+    """What is known of an item, as clip-retrieval's clients read it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"id": 17, "metadata": {"path": "dogs/rex.jpg", "caption": "a dog"}}}
+    )
+    id: int
+    metadata: dict[str, Any]
+
+
+class Waveform(BaseModel):
+    """What is drawn of a sound."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"peaks": [[-0.12, 0.2], [-0.4, 0.35]], "duration_s": 2.5}})
+    peaks: list[tuple[float, float]] = Field(description="Lowest and highest sample of each part, from -1 to 1.")
+    duration_s: float
+
+
+class WhereInPicture(BaseModel):
+    """Pixels of the picture, from its upper left corner."""
+
+    score: float = Field(description="Of the strongest place.")
+    point: tuple[float, float] = Field(description="x and y.")
+    box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom.")
+    size: tuple[int, int] = Field(description="Width and height.")
+    area: tuple[float, float, float, float] = Field(description="That the values cover.")
+    values: list[list[float]] = Field(description="Rows of the map.")
+    heard_s: float | None = Field(None, description="When in the sound that was asked with.")
+
+
+class WhenInSound(BaseModel):
+    """Seconds of the sound."""
+
+    score: float = Field(description="Of the strongest second.")
+    seconds: float
+    span_s: tuple[float, float]
+    duration_s: float
+    spans_s: list[tuple[float, float]] = Field(description="Of each value.")
+    values: list[float]
+
+
+class Added(BaseModel):
+    """The items of the file."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"ids": [58]}})
+    ids: list[int]
+
+
+class Deleted(BaseModel):
+    """The item that is gone."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"deleted": 17}})
+    deleted: int
+
+
+class Alive(BaseModel):
+    """The process answers, or questions are answered."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "ok"}})
+    status: Literal["ok", "ready"]
+
+
+class Info(BaseModel):
+    """What is served."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "see-hear-read",
+                "modalities": ["image", "sound", "text"],
+                "counts": {"image": 120, "sound": 80, "text": 40},
+                "dim": 512,
+                "maps": ["image"],
+                "writable": False,
+                "urls": False,
+                "max_body_bytes": 16_000_000,
+                "max_k": 10_000,
+                "version": "1-2-3",
+            }
+        }
+    )
+    model: str
+    modalities: list[str]
+    counts: dict[str, int] = Field(description="Items by modality.")
+    dim: int
+    maps: list[str] = Field(description="Modalities that can be looked into.")
+    writable: bool
+    urls: bool
+    max_body_bytes: int
+    max_k: int
+    version: str = Field(description="Another one after every change of the index.")
+
+
+WHERE_EXAMPLE: dict[str, object] = {
+    "score": 0.42,
+    "point": [120.0, 80.0],
+    "box": [90.0, 50.0, 150.0, 110.0],
+    "size": [640, 480],
+    "area": [0.0, 0.0, 640.0, 480.0],
+    "values": [[0.1, 0.42], [0.0, 0.05]],
+}

@@ -1,0 +1,146 @@
+"""What /openapi.json says of the server is true: of every address, every status, every field."""
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
+pytest.importorskip("uvicorn", reason="the server's packages are not installed: xmr[serve]")
+pytest.importorskip("schemathesis", reason="schemathesis asks what the OpenAPI allows: xmr[dev]")
+
+import httpx
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import ignored_auth
+
+from xmr.engine.serve.app import make_app
+from xmr.engine.serve.settings import Settings
+
+TOKEN = "a token for tests"
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+JSON = "application/json"
+AN_ITEM, A_DELETED = 3, 5
+FEW, MANY = 6, 300  # examples of an operation
+# a sentence of the right shape may hold no word that the model knows, and a file no picture; and who brings a wrong
+# token often enough is not listened to for a minute: that each address wants one is asked in test_serve_safety.py
+NOT_CHECKED = [positive_data_acceptance, ignored_auth]
+QUIET = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),
+)
+
+Operation = dict[str, Any]
+
+
+@contextlib.contextmanager
+def served(world: Path, chosen: Settings) -> Iterator[str]:
+    """The address of a server in a thread."""
+    app = make_app(world / ".xmr" / "index", world / ".xmr" / "model", chosen)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(finished_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a server that may write, and asks for a token."""
+    world = Path(shutil.copytree(finished_world, tmp_path_factory.mktemp("openapi") / "world"))
+    with served(world, Settings(token=TOKEN, writable=True)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def api(address: str) -> Any:
+    return schemathesis.openapi.from_url(f"{address}/openapi.json", headers=AUTHORIZED)
+
+
+def told(chosen: Settings) -> dict[str, Any]:
+    """The document, without a server."""
+    return make_app(Path("index"), Path("model"), chosen).openapi()
+
+
+def operations(chosen: Settings | None = None) -> list[tuple[str, str, Operation]]:
+    document = told(chosen or Settings(token=TOKEN, writable=True))
+    return [(path, method, one) for path, methods in document["paths"].items() for method, one in methods.items()]
+
+
+NAMED = [pytest.param(path, method, id=f"{method} {path}") for path, method, _ in operations()]
+
+
+@pytest.mark.parametrize("n_examples", [FEW, pytest.param(MANY, marks=pytest.mark.long)])
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+@pytest.mark.parametrize(("path", "method"), NAMED)
+def test_an_operation_answers_as_it_says(api: Any, path: str, method: str, mode: str, n_examples: int) -> None:
+    """Statuses, kinds and shapes of answers as they are told, never 5xx; what is told to be wrong is refused."""
+    known = {"item": A_DELETED if method == "delete" else AN_ITEM} if mode == "positive" and "{item}" in path else None
+    cases = api[path][method].as_strategy(schemathesis.GenerationMode(mode), path_parameters=known)
+
+    @settings(QUIET, max_examples=n_examples)
+    @given(case=cases)
+    def check(case: Any) -> None:
+        case.call_and_validate(headers=AUTHORIZED, excluded_checks=NOT_CHECKED)
+
+    with contextlib.suppress(Unsatisfiable):  # there is nothing that could be wrong with it
+        check()
+
+
+@pytest.mark.parametrize("chosen", [Settings(), Settings(token=TOKEN, writable=True)], ids=["plain", "with a token"])
+def test_the_description_follows_the_specification(chosen: Settings) -> None:
+    validator = pytest.importorskip("openapi_spec_validator", reason="it knows the specification: xmr[dev]")
+    validator.validate(told(chosen))
+
+
+def test_only_a_server_with_a_token_tells_of_one() -> None:
+    assert "securitySchemes" not in told(Settings())["components"]
+    assert not any("401" in operation["responses"] for _, _, operation in operations(Settings()))
+    for path, _, operation in operations():
+        is_open = path == "/healthz"
+        assert operation["security"] == ([] if is_open else [{"token": []}])
+        assert ("401" in operation["responses"]) != is_open
+
+
+@pytest.mark.parametrize(("path", "method"), NAMED)
+def test_an_operation_is_told_whole(path: str, method: str) -> None:
+    """A summary, an answer of a named shape with an example, refusals of one shape."""
+    shapes = told(Settings())["components"]["schemas"]
+    [operation] = [one for *name, one in operations() if name == [path, method]]
+    assert operation["summary"]
+    assert operation["description"].endswith(".")
+    for status, answer in operation["responses"].items():
+        assert status == "304" or answer["content"]
+        for kind, content in answer.get("content", {}).items():
+            if int(status) >= 400:
+                assert (kind, content["schema"]) == (JSON, {"$ref": "#/components/schemas/ProblemAnswer"})
+            if kind == JSON:
+                named = content["schema"].get("items", content["schema"]).get("$ref", "").rpartition("/")[2]
+                assert "example" in content or "example" in shapes[named], status
+
+
+def test_the_examples_of_requests_are_answered(address: str) -> None:
+    asked = {}
+    for path, _, operation in operations():
+        of_json = operation.get("requestBody", {}).get("content", {}).get(JSON, {})
+        for name, example in of_json.get("examples", {}).items():
+            asked[path, name] = httpx.post(address + path, json=example["value"], headers=AUTHORIZED)
+    assert {path for path, _ in asked} >= {"/v1/search", "/v1/embeddings", "/knn-service", "/metadata"}
+    assert {name: answered.text for name, answered in asked.items() if answered.status_code != 200} == {}

@@ -1,0 +1,289 @@
+"""The server as a process: where it listens, how it ends, what it says; and connections that give nothing."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import XMR, run_xmr
+
+pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
+pytest.importorskip("uvicorn", reason="the server's packages are not installed: xmr[serve]")
+
+TOKEN = "a-secret-that-nobody-guesses"
+LATE_S = 30  # that the end of a process may take
+
+
+@contextlib.contextmanager
+def process(world: Path, *arguments: str, command: str = "serve") -> "Iterator[tuple[subprocess.Popen[str], str]]":
+    """The command at work, and the line with its address."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": "/nowhere", "BROWSER": ""}
+    port = [] if command == "open" else ["--port", "0"]
+    server = subprocess.Popen(
+        [sys.executable, str(XMR), command, *port, *arguments],
+        cwd=world, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stderr is not None
+    try:
+        line = server.stderr.readline()
+        assert "serving at http://" in line, line + server.stderr.read()
+        yield server, line
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def port_of(line: str) -> int:
+    return int(line.split("/ (")[0].rpartition(":")[2])
+
+
+def asked(port: int, path: str, body: object = None, host: str = "127.0.0.1", **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(host, port, timeout=LATE_S)
+    with contextlib.closing(connection):
+        written = None if body is None else json.dumps(body)
+        connection.request(
+            "GET" if body is None else "POST", path, written, {"Content-Type": "application/json", **headers}
+        )
+        answered = connection.getresponse()
+        return answered.status, answered.read()
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no address ::1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown", "hosts"),
+    [
+        (["--host", "localhost"], "http://localhost:", ["127.0.0.1"]),
+        pytest.param(["--host", "::1"], "http://[::1]:", ["::1"], marks=needs_ipv6),
+        pytest.param(["--host", "::", "--insecure"], "http://127.0.0.1:", ["::1", "127.0.0.1"], marks=needs_ipv6),
+        (["--host", "0.0.0.0", "--token", TOKEN], "http://127.0.0.1:", ["127.0.0.1"]),
+    ],
+)
+def test_the_server_listens_where_it_is_told_to(
+    finished_world: Path, arguments: list[str], shown: str, hosts: list[str]
+) -> None:
+    with process(finished_world, *arguments) as (_, line):
+        assert shown in line
+        assert TOKEN not in line
+        assert ("asks for the token" in line) == (TOKEN in arguments)
+        for host in hosts:
+            assert asked(port_of(line), "/healthz", host=host)[0] == 200
+            key = {"Authorization": f"Bearer {TOKEN}"} if TOKEN in arguments else {}
+            assert asked(port_of(line), "/readyz", host=host, **key)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "no-such-host.invalid", "--token", TOKEN], "no-such-host.invalid:0: "),
+        (["--host", "a" * 70 + ".org", "--token", TOKEN], "choose another --port"),
+        (["--host", "203.0.113.7", "--token", TOKEN], "203.0.113.7:0: "),
+        (["--model", "none"], "none"),
+        (["--device", "cuda:77"], "cuda"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_in_one_line(finished_world: Path, arguments: list[str], said: str) -> None:
+    done = run_xmr("serve", "--port", "0", *arguments, cwd=finished_world)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def hold(world: Path, port: int) -> "tuple[threading.Thread, list[int]]":
+    """A question that takes a while: a long list of sentences."""
+    answers: list[int] = []
+    body = {"modality": "text", "input": [f"a dog and {number} bells in the rain" for number in range(256)]}
+    thread = threading.Thread(target=lambda: answers.append(asked(port, "/v1/embeddings", body)[0]))
+    thread.start()
+    return thread, answers
+
+
+def half_sent(port: int) -> socket.socket:
+    """A question that the server waits for the rest of."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=LATE_S)
+    client.sendall(
+        b"POST /v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n"
+    )
+    time.sleep(0.3)
+    return client
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_server_that_is_told_to_end_answers_what_was_asked(finished_world: Path, sent: int, code: int) -> None:
+    with process(finished_world) as (server, line):
+        client = half_sent(port_of(line))
+        thread, answers = hold(finished_world, port_of(line))
+        time.sleep(0.1)
+        server.send_signal(sent)
+        time.sleep(0.5)
+        client.sendall(b'{"text":"a dog"}')
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        thread.join()
+        assert answers == [200]
+        assert server.wait(LATE_S) == code
+        told = server.stderr.read() if server.stderr else ""
+        assert told == ("xmr: interrupted\n" if code else "")
+        client.close()
+
+
+def test_a_second_interrupt_ends_it_at_once(finished_world: Path) -> None:
+    with process(finished_world) as (server, line):
+        client = half_sent(port_of(line))
+        server.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert server.poll() is None  # it waits for the client
+        start_s = time.monotonic()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(LATE_S) == 130
+        assert time.monotonic() - start_s < 8  # less than what it waits for the client
+        assert "Traceback" not in (server.stderr.read() if server.stderr else "")
+        client.close()
+
+
+def test_open_serves_this_machine_alone_and_says_where(finished_world: Path) -> None:
+    for arguments, said in (([], "no browser found here"), (["--no-browser"], "")):
+        with process(finished_world, *arguments, command="open") as (server, line):
+            assert "http://127.0.0.1:" in line
+            assert asked(port_of(line), "/")[0] in (200, 404)  # 404 without the page's files
+            server.send_signal(signal.SIGINT)
+            assert server.wait(LATE_S) == 130
+            told = server.stderr.read() if server.stderr else ""
+            assert said in told
+            assert ("no browser" in told) == bool(said)
+
+
+@pytest.mark.parametrize("command", ["serve", "open"])
+def test_help_shows_how(command: str, tmp_path: Path) -> None:
+    shown = run_xmr(command, "--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert f"Example: xmr {command}" in shown.stdout
+    missing = run_xmr(command, *(["--port", "0"] if command == "serve" else ["--no-browser"]), cwd=tmp_path)
+    assert missing.returncode == 1
+    assert len(missing.stderr.splitlines()) == 1, missing.stderr
+
+
+def test_nothing_that_clients_send_is_printed(world: Path) -> None:
+    private = "a-very-private-word"
+    with process(world, "--token", TOKEN, "--writable") as (server, line):
+        port, key = port_of(line), {"Authorization": f"Bearer {TOKEN}"}
+        for body in ({"text": private}, {"where": f"path = '{private}'", "text": "a"}, {private: private}, private):
+            asked(port, "/v1/search", body, **key)
+        asked(port, f"/{private}?token={private}", Authorization=f"Bearer {private}")
+        asked(port, f"/?token={TOKEN}")
+        asked(port, "/v1/embeddings", {"input": private, "modality": "sound"}, **key)
+        broken = socket.create_connection(("127.0.0.1", port))
+        broken.sendall(f"{private} {private}\r\n\r\n".encode())
+        assert b" 400 " in broken.recv(4096)
+        broken.close()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(LATE_S) == 0
+        assert server.communicate() == ("", "")
+
+
+def answers(client: socket.socket) -> bytes:
+    """All that comes until the server closes the connection, which it has to."""
+    client.settimeout(LATE_S)
+    parts = []
+    with contextlib.suppress(ConnectionError):
+        while part := client.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+@pytest.fixture
+def bounded(finished_world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a server in this process, with short deadlines and few places."""
+    import h11
+    import uvicorn
+
+    from xmr.engine.serve import connection
+    from xmr.engine.serve.app import make_app
+
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(connection, "DEADLINES_S", {h11.IDLE: 1.0, h11.SEND_BODY: 2.0})
+    app = make_app(finished_world / ".xmr" / "index", finished_world / ".xmr" / "model")
+    server = uvicorn.Server(uvicorn.Config(app, http=connection.Connection, log_level="error", ws="none"))
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.05)
+    yield listening.getsockname()[1]
+    server.should_exit = True
+    thread.join()
+
+
+def drip(client: socket.socket, letters: bytes, stop: threading.Event) -> None:
+    with contextlib.suppress(OSError):
+        while not stop.wait(0.2):
+            client.sendall(letters)
+
+
+@pytest.mark.parametrize(
+    ("begin", "drops", "answer"),
+    [
+        (b"", b"", b""),
+        (b"", b"G", b"HTTP/1.1 408 "),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: ", b"x", b"HTTP/1.1 408 "),
+        (b"POST /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999\r\n\r\n", b"x", b"HTTP/1.1 404 "),
+    ],
+)
+def test_a_client_that_sends_a_byte_at_a_time_is_given_up(
+    bounded: int, begin: bytes, drops: bytes, answer: bytes
+) -> None:
+    client, stop = socket.create_connection(("127.0.0.1", bounded)), threading.Event()
+    client.sendall(begin)
+    dripping = threading.Thread(target=drip, args=(client, drops or b"", stop))
+    dripping.start()
+    assert answers(client).startswith(answer)
+    stop.set()
+    dripping.join()
+    client.close()
+
+
+def test_a_connection_that_is_used_lives_longer_than_a_deadline(bounded: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", bounded)
+    for _ in range(4):
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read()
+        place: Any = connection.sock.getsockname()
+        time.sleep(0.6)
+    assert connection.sock.getsockname() == place
+    connection.close()
+
+
+def test_many_silent_connections_leave_room(bounded: int) -> None:
+    silent = [socket.create_connection(("127.0.0.1", bounded)) for _ in range(30)]
+    assert asked(bounded, "/healthz")[0] == 200
+    assert answers(silent[0]) == b""  # the one that waited longest went
+    for client in silent:
+        client.close()
+
+
+def test_what_is_no_request_is_refused_as_all_is(bounded: int) -> None:
+    with socket.create_connection(("127.0.0.1", bounded)) as client:
+        client.sendall(b"\x16\x03\x01 what TLS says\r\n\r\n")
+        answered = answers(client)
+    head, _, body = answered.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"content-security-policy" in head.lower()
+    assert json.loads(body)["error"]["code"] == "bad_request"
