@@ -43,10 +43,17 @@ def media(tmp_path: Path) -> Path:
 
 def test_the_demo_of_the_readme_is_that_of_make() -> None:
     target = (ROOT / "Makefile").read_text().split("\ndemo: install\n")[1].split("\n\n")[0]
-    made = re.findall(r"\bxmr .*", target)
+    made = re.findall(r"^\t(?:cd demo && )?(xmr .*)", target, re.MULTILINE)
     assert made == commands(blocks("Try it")[1])
     [shown] = re.findall(r"^\$ (xmr .*)$", README.split("\n## ")[0], re.MULTILINE)
     assert shown in made
+
+
+def test_the_demo_ends_by_telling_how_to_open_the_page() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    last = makefile.split("\ndemo: install\n")[1].split("\n\n")[0].splitlines()[-1]
+    [told] = re.findall(r'@echo ".*?: (.*)"', last)
+    assert f"`{told.replace('$(BIN)', '.venv/bin')}`" in README
 
 
 def test_the_commands_for_own_media_run(media: Path) -> None:

@@ -76,7 +76,9 @@ def mixed(index: Index) -> list[Asked]:
 
 def told(outcome: Answered | Exception) -> list[tuple[object, ...]]:
     assert isinstance(outcome, Answered), outcome
-    return [(one.rank, one.hit.id, one.hit.score, one.folded, outcome.paths[one.hit.id]) for one in outcome.answers]
+    return [
+        (one.rank, one.hit.id, one.hit.score, one.folded, outcome.files[one.hit.id].path) for one in outcome.answers
+    ]
 
 
 def test_questions_together_are_answered_as_alone_to_the_last_bit(index: Index, model: Model) -> None:

@@ -30,6 +30,8 @@ FOUND = """
 SELECT items.id, path, modality, medium, start_s, end_s, line, text, size, mtime, files.metadata, items.metadata
 FROM items JOIN files ON files.id = items.file"""
 
+COUNT_CHANGE = "INSERT INTO meta VALUES ('changes', '1') ON CONFLICT (key) DO UPDATE SET value = value + 1"
+
 
 class Catalog:
     """An open catalog. SQLite's errors come out as XmrError that name the file."""
@@ -46,6 +48,7 @@ class Catalog:
 
     def _open(self) -> None:
         self.connection, self._stamp = connect(self.path), stamp_of(self.path)
+        self.inode = self.path.stat().st_ino
         self._n_opened += 1
 
     @classmethod
@@ -85,8 +88,13 @@ class Catalog:
         """The files that could not be embedded, with the reason."""
         return dict(self._query("SELECT path, reason FROM skipped ORDER BY path"))
 
+    def n_changes(self) -> int:
+        """Transactions that have changed something, since the catalog is."""
+        found = self._query("SELECT value FROM meta WHERE key = 'changes'")
+        return int(found[0][0]) if found else 0
+
     def version(self) -> tuple[int, int, int]:
-        """Another one after every change, whoever made it."""
+        """Another one after every change, whoever made it, but of this connection alone."""
         self._query("SELECT 1 FROM meta")  # opens the snapshot that the next line is asked about
         return self._n_opened, self._query("PRAGMA data_version")[0][0], self.connection.total_changes
 
@@ -168,6 +176,28 @@ class Catalog:
             )
             files |= {row[0]: File(*row[1:]) for row in rows}
         return files
+
+    def some_items(self, modality: str, n: int) -> list[int]:
+        """Ids of up to `n` items of a modality that can be found, spread over all of them; the same every time."""
+        segments = self.segments([modality])
+        n_rows = sum(segment.rows for segment in segments)
+        found: dict[int, None] = {}  # in their order, each once
+        for row in range(0, n_rows, max(1, n_rows // n)):
+            for segment in segments:
+                if row < segment.rows:
+                    break
+                row -= segment.rows
+            about = segment.first_item + (segment.last_item - segment.first_item) * row // segment.rows
+            found |= dict.fromkeys(self._item_from(modality, about, segment.last_item))
+        return list(found)[:n]
+
+    def _item_from(self, modality: str, first: int, last: int) -> list[int]:
+        rows = self._query(
+            "SELECT id FROM items WHERE id BETWEEN ? AND ? AND modality = ? AND id NOT IN (SELECT item FROM deleted) "
+            "ORDER BY id LIMIT 1",
+            (first, last, modality),
+        )
+        return [row[0] for row in rows]
 
     def held(self, paths: Sequence[str]) -> list[str]:
         """Those of some paths that the catalog has, embedded or skipped."""
@@ -301,7 +331,10 @@ class Catalog:
         try:
             with told_of(self.path):
                 self.connection.execute("BEGIN IMMEDIATE")
+                n_before = self.connection.total_changes
                 yield
+                if self.connection.total_changes > n_before:
+                    self.connection.execute(COUNT_CHANGE)
                 self.connection.execute("COMMIT")
         except BaseException:
             self._roll_back()

@@ -162,9 +162,13 @@ class Reader:
         """The files of items, by the items' ids; those that are not there are left out."""
         return self._catalog.files_of(ids)
 
+    def some_items(self, modality: str, n: int) -> list[int]:
+        """Ids of up to `n` items of a modality, spread over all of them; the same every time."""
+        return self._catalog.some_items(modality, n)
+
     def version(self) -> str:
-        """Another one after every change of the index, as long as this stays open."""
-        return "-".join(map(str, self._catalog.version()))
+        """The same for all who have this state of the index open, another one after every change of it."""
+        return f"{self._catalog.inode:x}-{self._catalog.n_changes()}"
 
     def items_of(self, path: str) -> list[int]:
         """Ids of the items of an indexed file."""

@@ -53,6 +53,7 @@ __all__ = [
     "hot_region",
     "hottest_cell",
     "localize",
+    "localize_vector",
     "matched",
     "point_of",
     "spans_of",
@@ -68,8 +69,27 @@ def localize(model: Model, query_modality: str, query: Input, modality: str, pat
     """
     model.check_modality(query_modality)
     model.check_maps(modality)
-    pieces = _pieces(model, modality, path)
     vector, heard = _asked(model, query_modality, query, modality)
+    return _looked(model, vector, heard, modality, path)
+
+
+def localize_vector(model: Model, vector: NDArray[np.float32], modality: str, path: Path | str) -> Heat:
+    """Hold an embedding (dim,), of whatever was asked, against every place of an image or a sound.
+
+    XmrError where the model keeps no maps of what is looked into.
+    """
+    model.check_maps(modality)
+    return _looked(model, vector, None, modality, path)
+
+
+def _looked(
+    model: Model,
+    vector: NDArray[np.float32],
+    heard: tuple[NDArray[Any], NDArray[Any]] | None,
+    modality: str,
+    path: Path | str,
+) -> Heat:
+    pieces = _pieces(model, modality, path)
     score = float(vector @ _whole(model, modality, pieces))
     if MODALITIES[modality].medium == "audio":
         return _in_sound(model, modality, pieces, vector, score)

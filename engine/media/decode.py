@@ -87,7 +87,7 @@ def decode(task: Task, preprocessing: Any, reading: Reading | None = None) -> Lo
 
 def start(task: Task, preprocessing: Any, reading: Reading | None = None) -> Loaded | Stream:
     """Open a file here and now; of a long one the pieces are still to be drawn. Raises XmrError."""
-    with _told_as_mistakes(task):
+    with told_as_mistakes(task):
         return MODALITIES[task.modality].stream(task.content, preprocessing, reading)
 
 
@@ -95,7 +95,7 @@ def draw(opened: Loaded | Stream, task: Task) -> Iterator[Piece]:
     """The pieces of a file that was opened; raises XmrError."""
     pieces = iter(opened.pieces)
     while True:
-        with _told_as_mistakes(task):
+        with told_as_mistakes(task):
             piece = next(pieces, None)
         if piece is None:
             return
@@ -103,7 +103,7 @@ def draw(opened: Loaded | Stream, task: Task) -> Iterator[Piece]:
 
 
 @contextmanager
-def _told_as_mistakes(task: Task) -> Iterator[None]:
+def told_as_mistakes(task: Task) -> Iterator[None]:
     """Whatever a decoder raises becomes XmrError."""
     try:
         yield

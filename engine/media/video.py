@@ -29,6 +29,7 @@ MAX_FRAME_PIXELS = 36_000_000  # 8K; decoders hold several frames at once
 MAX_DURATION_S = 24 * 3600.0
 MAX_GROUP = 2000  # packets from one keyframe to the next that are held to see whether they are wanted
 GAP_S = 0.5  # of silence in a sound track, from which its windows begin anew
+ROUNDED_S = 1e-3  # to which the times of items are told
 TINY = 1e-6  # of the distance between frames: times are fractions, and rounded
 
 
@@ -36,6 +37,32 @@ def frames(content: Content, preprocessing: image.Preprocessing, reading: Readin
     """A picture every `frame_s`, with the time for which it stands; none of a video that is sound alone."""
     notes: list[str] = []
     return Stream(_frames(content, preprocessing, (reading or Reading()).frame_s, notes), notes)
+
+
+def picture_at(content: Content, second: float) -> "Image.Image":
+    """What is on the screen at a second, upright; the first picture before there is one, behind the end the last.
+
+    XmrError for a video that is sound alone, or of which nothing can be decoded there.
+    """
+    from xmr.engine.media.container import decoded, opened
+
+    with opened(content) as container:
+        track = _track(container, content)
+        if track is None:
+            raise XmrError(f"{content}: sound alone; choose a video with pictures")
+        _check_size(track.codec_context.width, track.codec_context.height, content)
+        zero_s = float((track.start_time or 0) * track.time_base)
+        container.seek(max(0, int((second + zero_s) * 1_000_000)))  # to the keyframe before it
+        # in the track's time base: the frame's own is not there at the end of a stretch
+        last_pts = (second + ROUNDED_S + zero_s) / float(track.time_base)
+        on_screen = None
+        for frame in decoded(container, track):
+            if on_screen is not None and frame.pts is not None and frame.pts > last_pts:
+                break
+            on_screen = frame
+        if on_screen is None:
+            raise XmrError(f"{content}: no picture at {second:g} s that can be decoded; choose another second")
+        return _upright(on_screen)
 
 
 def sounds(content: Content, preprocessing: sound.Preprocessing, reading: Reading | None = None) -> Stream:

@@ -15,7 +15,9 @@ router = APIRouter(tags=["about"])
 @router.get("/v1/info", responses={200: {"model": Info}})
 async def info(service: Served) -> dict[str, Any]:
     """The model, what may be asked with, and how much of what there is."""
-    counts, version = await service.lookups.ask(lambda index: (index.counts(), index.version()))
+    counts, examples, version = await service.lookups.ask(
+        lambda index: (index.counts(), service.examples.of(index), index.version())
+    )
     model = service.model
     return {
         "model": model.name,
@@ -27,6 +29,7 @@ async def info(service: Served) -> dict[str, Any]:
         "urls": service.settings.allow_urls,
         "max_body_bytes": service.settings.max_body_bytes,
         "max_k": MAX_K,
+        "examples": examples,
         "version": version,
     }
 

@@ -16,7 +16,6 @@ from xmr.engine.index import Hit, Index
 from xmr.engine.media import text
 from xmr.engine.model import Embeddings, Model
 from xmr.engine.question import Asker, Part
-from xmr.engine.serve.place import shown_path
 from xmr.engine.serve.refusals import Refusal, no_item
 from xmr.engine.serve.waiting import Answered, Asked, Page, Piece
 
@@ -29,7 +28,7 @@ T = TypeVar("T")
 
 def answers(questions: Sequence[Asked], index: Index, model: Model) -> list[Outcome]:
     """Of each question; or why there is none, which is nobody else's matter."""
-    asker = _Asker(index, model)
+    asker = Ready(index, model)
     asker.embedded = _of_sentences(questions, model)
     found: dict[int, Outcome] = {}
     with index.snapshot():
@@ -90,7 +89,7 @@ def _of_sentences(questions: Sequence[Asked], model: Model) -> dict[tuple[str, s
     return found
 
 
-class _Asker(Asker):
+class Ready(Asker):
     """Takes what was embedded for all questions, and what came with one."""
 
     def __init__(self, index: Index, model: Model) -> None:
@@ -151,8 +150,7 @@ def _pages(wanted: Wanted, vectors: Sequence[Embeddings], index: Index) -> list[
 
 
 def _answered(page: list[Answer], index: Index, version: str) -> Answered:
-    files = index.files_of([one.hit.id for one in page])
-    return Answered(page, {item: shown_path(file) for item, file in files.items()}, version)
+    return Answered(page, index.files_of([one.hit.id for one in page]), version)
 
 
 def _tried(work: Callable[[], T]) -> T | Exception:

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from xmr.engine.errors import XmrError
-from xmr.engine.serve import about, embeddings, items, knn, page, search
+from xmr.engine.serve import about, embeddings, items, knn, page, search, where
 from xmr.engine.serve.asking import misshapen
 from xmr.engine.serve.guard import Guard
 from xmr.engine.serve.openapi import described
@@ -33,7 +33,7 @@ def make_app(index_folder: Path, model_folder: Path, settings: Settings | None =
     # its pages of documentation load scripts from elsewhere; what they show is in /openapi.json
     app = FastAPI(title=TITLE, version=VERSION, docs_url=None, redoc_url=None, lifespan=_lifespan)
     app.state.service = service
-    for part in (search, embeddings, items, knn, about, page):
+    for part in (search, embeddings, items, where, knn, about, page):
         app.include_router(part.router)
     app.add_exception_handler(RequestValidationError, _of_shape)
     app.add_exception_handler(HTTPException, _of_http)

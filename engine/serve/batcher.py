@@ -17,10 +17,8 @@ from xmr.engine.index import Index
 from xmr.engine.model import Embeddings, Model
 from xmr.engine.serve.answering import answers, embed_slice
 from xmr.engine.serve.current import Current
-from xmr.engine.serve.refusals import RETRY_S, Refusal, busy
+from xmr.engine.serve.refusals import busy, no_index
 from xmr.engine.serve.waiting import Answered, Asked, Page, Piece, Question, Turn, Waiting, Windows
-
-GONE = "the index is gone, or another model's; its owner has to put it back"
 
 Settled = list[tuple["asyncio.Future[Any]", Any]]  # with a result, or the exception
 
@@ -137,7 +135,7 @@ class Batcher:
             index = self._current.index()
             index.check_model(model)
         except XmrError:
-            raise Refusal(503, "no_index", GONE, {"Retry-After": str(RETRY_S)}) from None
+            raise no_index() from None
         return index
 
     def _settle(self, settled: Settled) -> None:

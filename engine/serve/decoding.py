@@ -4,21 +4,28 @@ import io
 import json
 import resource
 import signal
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmr.engine.errors import XmrError
-from xmr.engine.media import MODALITIES, Content, Reading, medium_of
-from xmr.engine.media.decode import MEMORY_BYTES, Task, draw, start
+from xmr.engine.media import MODALITIES, Content, Reading
+from xmr.engine.media.decode import MEMORY_BYTES, Task, draw, start, told_as_mistakes
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_WINDOWS = 256  # of a file that is asked with
-FRAME_PIXELS = 512  # of a picture taken from a video, each side
-WAVE = (8000, 10.0)  # samples a second and seconds at once that a waveform is drawn from
+WAVE_HZ = 8000  # that a waveform is drawn from
+WINDOW_S = 10.0  # of a sound that are decoded at once
+MAX_WHOLE_S = 60.0  # of a sound that is looked into as a whole
 QUALITY = 82  # of a JPEG
+
+Span = tuple[float | None, float | None]  # seconds of a file
 
 
 def begin() -> None:
@@ -39,64 +46,92 @@ def windows(path: Path, modality: str, preprocessing: Any) -> list[NDArray[Any]]
     return found
 
 
-def thumbnail(content: Content, start_s: float | None, size: int) -> bytes:
+def thumbnail(content: Content, medium: str, start_s: float | None, size: int) -> bytes:
     """A JPEG of a picture, or of what a video shows at a second, at most `size` pixels long."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    from xmr.engine.media import image
-
-    if medium_of(content.path) == "video":
-        picture = _frame(content, start_s or 0.0)
-    else:
-        with content.open() as file, image.opened(file, content) as found:
-            if found.width * found.height >= image.MAX_PIXELS:
-                raise XmrError(f"{found.width}x{found.height} pixels are too many for a small picture; open the file")
-            found.draft("RGB", (2 * size, 2 * size))
-            picture = image.to_rgb(ImageOps.exif_transpose(found))
+    picture = picture_of(content, medium, start_s, size)
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()
 
 
-def _frame(content: Content, start_s: float) -> Any:
-    """The first picture from a second on, or the last one."""
-    from xmr.engine.media.container import decoded, opened
-    from xmr.engine.media.video import _check_size, _track, _upright
+def picture_of(content: Content, medium: str, start_s: float | None, size: int | None = None) -> "Image.Image":
+    """A picture as it is seen, at least of `size` where it is; or what a video shows at a second."""
+    from PIL import ImageOps
 
-    with opened(content) as container:
-        track = _track(container, content)
-        _check_size(track.width, track.height, content)
-        container.seek(max(0, int(start_s * 1_000_000)))
-        frame = None
-        for frame in decoded(container, track):
-            if frame.time is not None and frame.time >= start_s - 1e-3:
-                break
-        if frame is None:
-            raise XmrError("no picture there; choose another second")
-        return _upright(frame)
+    from xmr.engine.media import image, video
+
+    if medium == "video":
+        return video.picture_at(content, start_s or 0.0)
+    with told_as_mistakes(Task(content, "image")), content.open() as file, image.opened(file, content) as found:
+        if found.width * found.height >= image.MAX_PIXELS:
+            raise XmrError(f"{found.width}x{found.height} pixels are too many to be shown here; open the file")
+        if size is not None:
+            found.draft("RGB", (2 * size, 2 * size))
+        return image.to_rgb(ImageOps.exif_transpose(found))
+
+
+def write_plain(content: Content, medium: str, modality: str, span_s: Span, rate_hz: int, path: Path) -> float:
+    """Write what an item is of its file where nothing can be wrong with it any more: a picture as BMP, a sound as WAV.
+
+    A short sound is written whole, of a long one the item's seconds. Gives the second of the file at which it begins.
+    """
+    import soundfile
+
+    if MODALITIES[modality].medium == "image":
+        picture_of(content, medium, span_s[0]).save(path, "BMP")
+        return 0.0
+    samples, first_s = _stretch(content, span_s, rate_hz)
+    if not len(samples):
+        raise XmrError("no sound there; choose another item")
+    soundfile.write(path, samples, rate_hz, "FLOAT", format="WAV")
+    return first_s
+
+
+def _stretch(content: Content, span_s: Span, rate_hz: int) -> tuple[NDArray[np.float32], float]:
+    """(t,) a short sound as a whole, of a long one the seconds asked for; and the second at which that begins.
+
+    No more is decoded than is needed, and no more held.
+    """
+    start, end = (None if second is None else round(second * rate_hz) for second in span_s)
+    held, n_passed = np.zeros(0, dtype=np.float32), 0
+    for block in _blocks(content, rate_hz):
+        held = np.concatenate([held, block])
+        if n_passed + len(held) <= MAX_WHOLE_S * rate_hz or start is None or end is None:
+            continue
+        n_before = min(max(0, start - n_passed), len(held))
+        held, n_passed = held[n_before:], n_passed + n_before
+        if n_passed + len(held) >= end:
+            return held[: end - n_passed], n_passed / rate_hz
+    return held, n_passed / rate_hz
 
 
 def peaks(content: Content, n: int) -> tuple[list[list[float]], float]:
     """n pairs of the lowest and highest sample, evenly over what is heard in a file, and its seconds."""
-    from xmr.engine.media import sound
-
-    rate_hz, window_s = WAVE
-    how = sound.Preprocessing(rate_hz=rate_hz, window_s=window_s, hop_s=window_s, fill="silence")
-    opened = MODALITIES["sound"].stream(content, how, Reading(overlap=0))
-    blocks: list[NDArray[np.float32]] = []
-    end_s = 0.0
-    for piece in opened.pieces:
-        n_known = round((end_s - (piece.start_s or 0.0)) * rate_hz)  # the last window begins inside the one before
-        n_heard = round(((piece.end_s or 0.0) - (piece.start_s or 0.0)) * rate_hz)
-        blocks += [np.zeros(max(0, -n_known), dtype=np.float32), piece.array[max(0, n_known) : n_heard]]
-        end_s = piece.end_s or 0.0
-    samples = np.concatenate(blocks)
+    samples = np.concatenate([np.zeros(0, dtype=np.float32), *_blocks(content, WAVE_HZ)])
     if not len(samples):
         raise XmrError("no sound in this file; choose another one")
     edges = np.linspace(0, len(samples), min(n, len(samples)), endpoint=False).astype(int)
     both = np.stack([np.minimum.reduceat(samples, edges), np.maximum.reduceat(samples, edges)], axis=1)
-    return [[round(float(low), 3), round(float(high), 3)] for low, high in both], round(end_s, 3)
+    pairs = [[round(float(low), 3), round(float(high), 3)] for low, high in both]
+    return pairs, round(len(samples) / WAVE_HZ, 3)
+
+
+def _blocks(content: Content, rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    """(t,) of samples, one after the other: all that is heard in a file, silence where nothing is."""
+    from xmr.engine.media import sound
+
+    how = sound.Preprocessing(rate_hz=rate_hz, window_s=WINDOW_S, hop_s=WINDOW_S, fill="silence")
+    opened = MODALITIES["sound"].stream(content, how, Reading(overlap=0))
+    end_s = 0.0
+    for piece in opened.pieces:
+        n_known = round((end_s - (piece.start_s or 0.0)) * rate_hz)  # the last window begins inside the one before
+        n_heard = round(((piece.end_s or 0.0) - (piece.start_s or 0.0)) * rate_hz)
+        yield np.zeros(max(0, -n_known), dtype=np.float32)
+        yield piece.array[max(0, n_known) : n_heard]
+        end_s = piece.end_s or 0.0
 
 
 def peaks_json(content: Content, n: int) -> bytes:

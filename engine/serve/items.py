@@ -1,8 +1,8 @@
-"""/v1/items: one item, the bytes of its file, what shows it, where in it something is; adding and deleting."""
+"""/v1/items: one item, the bytes of its file, what shows it; adding and deleting."""
 
 import asyncio
 import json
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -14,15 +14,14 @@ from starlette.responses import StreamingResponse
 from xmr.engine.catalog import File, Found
 from xmr.engine.errors import XmrError
 from xmr.engine.index import Index
-from xmr.engine.localize import Heat, PictureHeat, as_record, localize
 from xmr.engine.media import Content
 from xmr.engine.serve import decoding
-from xmr.engine.serve.place import Stretch, chunks, content_of, open_content, shown_path, stretch_of
+from xmr.engine.serve.place import Stretch, chunks, content_of, open_content, shown_path, state_of, stretch_of
 from xmr.engine.serve.refusals import Refusal, no_item
-from xmr.engine.serve.replies import WHERE_EXAMPLE, Added, Deleted, Waveform, WhenInSound, WhereInPicture
+from xmr.engine.serve.replies import Added, Deleted, Waveform
 from xmr.engine.serve.search import Served, links
 from xmr.engine.serve.service import Service
-from xmr.engine.serve.shapes import LARGEST, MAX_TEXT, REFUSALS, Hit
+from xmr.engine.serve.shapes import LARGEST, REFUSALS, Hit
 from xmr.engine.serve.uploads import of_file
 
 router = APIRouter(tags=["items"], responses=REFUSALS)
@@ -40,18 +39,15 @@ TYPES = {
 }
 # fmt: on
 PLAIN = "text/plain; charset=utf-8"  # nothing of a corpus is ever shown as a page
-PLACES: dict[int | str, Any] = {
-    200: {"model": WhereInPicture | WhenInSound, "content": {"application/json": {"example": WHERE_EXAMPLE}}}
-}
 KEPT = {"Cache-Control": "private, max-age=3600"}
 
 
 @router.get("/v1/items/{item:int}", response_model=Hit)
 async def one(item: Id, service: Served) -> Hit:
     """What is known of an item."""
-    found, file = await _known(item, service)
+    found, file = await known(item, service)
     path = shown_path(file)
-    place = links(item, path)
+    place = links(item, file.medium)
     return Hit(
         folded=None,
         modality=found.modality,
@@ -69,15 +65,16 @@ async def one(item: Id, service: Served) -> Hit:
 
 
 @router.get("/v1/items/{item:int}/media", response_class=Response)
+@router.head("/v1/items/{item:int}/media", response_class=Response, include_in_schema=False)
 async def media(item: Id, request: Request, service: Served) -> Response:
     """The bytes of the item's file, or a range of them."""
-    _, file = await _known(item, service)
-    content = await asyncio.to_thread(content_of, file)
+    _, file = await known(item, service)
+    content = await content_of_item(file)
     size = content.n_bytes
     suffix = Path(file.path).suffix.lower()
     headers = {
         "Accept-Ranges": "bytes",
-        "ETag": (tag := f'"{file.sha256[:32]}-{size}"'),
+        "ETag": (tag := f'"{state_of(content)}"'),
         "Content-Disposition": f"inline; filename*=UTF-8''{quote(Path(file.path).name, safe='')}",
         **KEPT,
     }
@@ -89,9 +86,11 @@ async def media(item: Id, request: Request, service: Served) -> Response:
         headers["Content-Range"] = f"bytes {stretch.first}-{stretch.last}/{size}"
     whole = Stretch(0, size - 1, size)
     headers["Content-Length"] = str((stretch or whole).n_bytes)
+    status, kind = 200 if stretch is None else 206, TYPES.get(suffix, PLAIN)
+    if request.method == "HEAD":
+        return Response(None, status, headers, kind)
     opened = await asyncio.to_thread(open_content, content)
-    body = chunks(opened, stretch or whole)
-    return StreamingResponse(body, 200 if stretch is None else 206, headers, TYPES.get(suffix, PLAIN))
+    return StreamingResponse(chunks(opened, stretch or whole), status, headers, kind)
 
 
 @router.get("/v1/items/{item:int}/thumbnail", response_class=Response)
@@ -99,11 +98,10 @@ async def thumbnail(
     item: Id, service: Served, size: Annotated[int, Query(ge=16, le=1024, description="Pixels.")] = 256
 ) -> Response:
     """A small JPEG of a picture, or of the second of a video that the item is."""
-    found, file = await _known(item, service)
+    found, file = await known(item, service)
     if file.medium not in ("image", "video"):
         raise Refusal(404, "no_thumbnail", f"a file of {file.medium} has no small picture; ask for its media")
-    key = ("thumbnail", file.sha256, found.start_s, size)
-    picture = await _small(key, file, service, decoding.thumbnail, found.start_s, size)
+    picture = await _small(file, service, decoding.thumbnail, file.medium, found.start_s, size)
     return Response(picture, headers=KEPT, media_type="image/jpeg")
 
 
@@ -123,61 +121,6 @@ async def waveform_png(
     found = json.loads(await _peaks(item, service, width))
     picture = await asyncio.to_thread(decoding.waveform_png, found["peaks"])
     return Response(picture, headers=KEPT, media_type="image/png")
-
-
-@router.get("/v1/items/{item:int}/where", responses=PLACES)
-async def where(
-    item: Id,
-    service: Served,
-    text: Annotated[str | None, Query(max_length=MAX_TEXT, examples=["a dog"])] = None,
-    query: Annotated[str | None, Query(max_length=MAX_TEXT, description="As text.")] = None,
-    by: Annotated[int | None, Query(alias="item", ge=1, le=LARGEST, description="An item to look for.")] = None,
-) -> dict[str, Any]:
-    """Where in a picture, or when in a sound, something is: a heat map, a point and a box, or seconds."""
-    words = text or query
-    if (words is None) == (by is None):
-        raise Refusal(
-            422, "no_question", "what to look for is missing; give text, or the item to look for, one of them"
-        )
-    found, file = await _known(item, service)
-    asked_modality, asked = "text", Content(Path(words or ""))
-    if by is not None:
-        other, other_file = await _known(by, service)
-        asked_modality = other.modality
-        if other.text is not None and other.modality == "text":
-            words = other.text
-        else:
-            asked = await asyncio.to_thread(content_of, other_file)
-    content = await asyncio.to_thread(content_of, file)
-    given: str | Content = words if words is not None else asked
-    try:
-        heat = await service.looking(_looked_into, service, asked_modality, given, found.modality, content)
-    except XmrError as error:
-        raise service.mistake(error) from None
-    return told(heat)
-
-
-def told(heat: Heat) -> dict[str, Any]:
-    """What is printed of it, and the map itself."""
-    values = heat.values.round(4).tolist()
-    if isinstance(heat, PictureHeat):
-        return as_record(heat) | {"area": [round(side, 1) for side in heat.area], "values": values}
-    return as_record(heat) | {"spans_s": heat.spans_s.round(3).tolist(), "values": values}
-
-
-def _looked_into(service: Service, asked_modality: str, asked: str | Content, modality: str, content: Content) -> Heat:
-    """Members of archives lie in files of their own while they are looked into."""
-    with tempfile.TemporaryDirectory(prefix="xmr-") as folder:
-        query: Any = asked if isinstance(asked, str) else _as_file(asked, Path(folder) / "query")
-        return localize(service.model, asked_modality, query, modality, _as_file(content, Path(folder) / "item"))
-
-
-def _as_file(content: Content, place: Path) -> Path:
-    if content.archive is None:
-        return content.path
-    path = place.with_suffix(content.suffix)
-    path.write_bytes(content.read())
-    return path
 
 
 @router.post("/v1/items", status_code=201, response_model=Added)
@@ -223,7 +166,7 @@ def _check_writable(service: Service) -> None:
         raise Refusal(403, "read_only", "this server does not write; start it with --writable")
 
 
-async def _known(item: int, service: Service) -> tuple[Found, File]:
+async def known(item: int, service: Service) -> tuple[Found, File]:
     def look(index: Index) -> tuple[Found | None, File | None]:
         return index.found([item]).get(item), index.files_of([item]).get(item)
 
@@ -233,22 +176,33 @@ async def _known(item: int, service: Service) -> tuple[Found, File]:
     return found, file
 
 
+async def content_of_item(file: File) -> Content:
+    """Refusal where its bytes are not there, or outside the corpus."""
+    return await asyncio.to_thread(content_of, file)
+
+
 async def _peaks(item: int, service: Service, n: int) -> bytes:
     """As JSON."""
-    _, file = await _known(item, service)
+    _, file = await known(item, service)
     if file.medium not in ("audio", "video"):
         raise Refusal(404, "no_waveform", f"a file of {file.medium} has no waveform; ask for its media")
-    return await _small(("peaks", file.sha256, n), file, service, decoding.peaks_json, n)
+    return await _small(file, service, decoding.peaks_json, n)
 
 
-async def _small(key: tuple[Any, ...], file: File, service: Service, work: Any, *arguments: Any) -> bytes:
-    """What was made before, or is made now; the file has to be there either way."""
-    content = await asyncio.to_thread(content_of, file)
+async def _small(file: File, service: Service, work: Callable[..., bytes], *arguments: Any) -> bytes:
+    """What was made of the file as it is before, or is made now."""
+    content = await content_of_item(file)
+    key = (work.__name__, content.path, state_of(content), *arguments)
     if (kept := service.small.get(key)) is not None:
         return kept
     try:
-        made: bytes = await service.decoders.run(work, content, *arguments)
+        made = await service.decoders.run(work, content, *arguments)
     except XmrError as error:
-        raise Refusal(422, "bad_file", service.mistake(error).message.replace(file.path, shown_path(file))) from None
+        raise bad_file(error, file, service) from None
     service.small.keep(key, made)
     return made
+
+
+def bad_file(error: XmrError, file: File, service: Service) -> Refusal:
+    """Why an indexed file cannot be decoded, told by its path in the corpus."""
+    return Refusal(422, "bad_file", service.mistake(error).message.replace(file.path, shown_path(file)))

@@ -69,7 +69,7 @@ async def knn_service(
         {
             "id": one.hit.id,
             "similarity": one.hit.score,
-            "caption": one.hit.text or str(one.hit.metadata.get("caption", answered.paths[one.hit.id])),
+            "caption": one.hit.text or str(one.hit.metadata.get("caption", shown_path(answered.files[one.hit.id]))),
             "url": f"{place}/v1/items/{one.hit.id}/media",
         }
         for one in answered.answers

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from xmr.engine.errors import XmrError
 from xmr.engine.index import Index
-from xmr.engine.serve.refusals import busy
+from xmr.engine.serve.current import Current
+from xmr.engine.serve.refusals import busy, no_index
 
 MAX_WAITING = 512
 
@@ -18,9 +20,8 @@ class Lookups:
     """One thread that owns an open index. Every answer is of the newest version."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="xmr looks up")
-        self._index: Index | None = None
+        self._current = Current(folder)
         self._n_waiting = 0
 
     async def ask(self, look: Callable[[Index], T]) -> T:
@@ -34,15 +35,13 @@ class Lookups:
             self._n_waiting -= 1
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._current.close)
         self._thread.shutdown(wait=False)
 
     def _look(self, look: Callable[[Index], T]) -> T:
-        if self._index is None:
-            self._index = Index.open(self._folder)
-        with self._index.snapshot([]):
-            return look(self._index)
-
-    def _close(self) -> None:
-        if self._index is not None:
-            self._index.close()
+        try:
+            index = self._current.index()
+        except XmrError:
+            raise no_index() from None
+        with index.snapshot([]):
+            return look(index)

@@ -59,6 +59,15 @@ def content_of(file: File) -> Content:
     return Content(Path(file.path), Path(real), file.start, file.size)
 
 
+def state_of(content: Content) -> str:
+    """Another one once the bytes may be others. Refusal where the file is not there any more."""
+    try:
+        status = os.stat(content.archive or content.path)  # noqa: PTH116
+    except OSError:
+        raise _gone("the item's file is not there any more; index its folder again") from None
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{content.start:x}-{content.n_bytes:x}"
+
+
 def open_content(content: Content) -> BinaryIO:
     try:
         return content.open()

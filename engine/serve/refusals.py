@@ -27,6 +27,11 @@ def busy(message: str = "too many questions are waiting; ask again in a second")
     return Refusal(503, "busy", message, {"Retry-After": str(RETRY_S)})
 
 
+def no_index() -> Refusal:
+    said = "the index is gone, or another model's; its owner has to put it back"
+    return Refusal(503, "no_index", said, {"Retry-After": str(RETRY_S)})
+
+
 def no_item(item: int) -> Refusal:
     return Refusal(404, "no_item", f"no item {item} in this index; take an id that a search gives")
 

@@ -120,6 +120,22 @@ class Alive(BaseModel):
     status: Literal["ok", "ready"]
 
 
+class ExampleItem(BaseModel):
+    """An item to ask with."""
+
+    id: int
+    modality: str
+    path: str = Field(description="Relative to the folder that was indexed.")
+    text: str | None
+
+
+class Examples(BaseModel):
+    """What a newcomer can begin with."""
+
+    items: list[ExampleItem] = Field(description="A few of each modality.")
+    sentences: list[str] = Field(description="Of the indexed texts.")
+
+
 class Info(BaseModel):
     """What is served."""
 
@@ -135,7 +151,11 @@ class Info(BaseModel):
                 "urls": False,
                 "max_body_bytes": 16_000_000,
                 "max_k": 10_000,
-                "version": "1-2-3",
+                "examples": {
+                    "items": [{"id": 17, "modality": "image", "path": "dogs/rex.jpg", "text": None}],
+                    "sentences": ["a dog barks"],
+                },
+                "version": "1f3a-12",
             }
         }
     )
@@ -148,7 +168,8 @@ class Info(BaseModel):
     urls: bool
     max_body_bytes: int
     max_k: int
-    version: str = Field(description="Another one after every change of the index.")
+    examples: Examples
+    version: str = Field(description="That of the answers to questions; another one after every change of the index.")
 
 
 WHERE_EXAMPLE: dict[str, object] = {

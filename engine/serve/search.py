@@ -2,16 +2,15 @@
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from xmr.engine.answer import Answer
 from xmr.engine.errors import XmrError
-from xmr.engine.media import medium_of
 from xmr.engine.serve.asking import FORM, Files, question_of, read
 from xmr.engine.serve.gone import unless_gone
+from xmr.engine.serve.place import shown_path
 from xmr.engine.serve.service import Service, service_of
 from xmr.engine.serve.shapes import EXAMPLES, REFUSALS, Hit, SearchAnswer, SearchBody
 from xmr.engine.serve.waiting import Answered
@@ -71,13 +70,13 @@ async def answered_to(body: SearchBody, files: Files, service: Service) -> Answe
 
 def hit_of(one: Answer, answered: Answered, body: SearchBody) -> Hit:
     found = one.hit
-    path = answered.paths[found.id]
-    place = links(found.id, path)
+    file = answered.files[found.id]
+    place = links(found.id, file.medium)
     return Hit(
         rank=one.rank,
         score=found.score,
         modality=found.modality,
-        path=path,
+        path=shown_path(file),
         start_s=found.start_s,
         end_s=found.end_s,
         text=found.text,
@@ -91,9 +90,9 @@ def hit_of(one: Answer, answered: Answered, body: SearchBody) -> Hit:
     )
 
 
-def links(item: int, path: str) -> dict[str, str | None]:
+def links(item: int, medium: str) -> dict[str, str | None]:
     """Where a client gets the file of an item, and what shows it."""
-    medium, place = medium_of(Path(path)), f"/v1/items/{item}"
+    place = f"/v1/items/{item}"
     return {
         "media": f"{place}/media",
         "thumbnail": f"{place}/thumbnail" if medium in ("image", "video") else None,

@@ -1,7 +1,9 @@
 """What the routes share: the open index and model, and what works for them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,13 +16,14 @@ from xmr.engine.serve.asking import fitting_video, path_words
 from xmr.engine.serve.batcher import Batcher
 from xmr.engine.serve.changes import Changes
 from xmr.engine.serve.decoders import Decoders
+from xmr.engine.serve.examples import Examples
 from xmr.engine.serve.lookups import Lookups
 from xmr.engine.serve.measures import Measures
 from xmr.engine.serve.refusals import Refusal, busy, mistake
 from xmr.engine.serve.settings import Settings
 from xmr.engine.serve.small import Small
 
-MAX_LOOKING = 16  # that wait
+MAX_LOOKING = 16  # at once, of which all but one wait
 
 T = TypeVar("T")
 
@@ -34,6 +37,7 @@ class Service:
     settings: Settings
     measures: Measures = field(default_factory=Measures)
     small: Small = field(default_factory=Small)
+    examples: Examples = field(default_factory=Examples)
 
     def __post_init__(self) -> None:
         self.lookups, self.decoders = Lookups(self.index_folder), Decoders()
@@ -45,7 +49,7 @@ class Service:
             told=self.measures.batched,
         )
         self._model: Model | None = None
-        self._n_looking, self._one_look = 0, asyncio.Lock()
+        self._n_looking, self._looker = 0, ThreadPoolExecutor(1, thread_name_prefix="xmr looks")
         self.changes = Changes(self.index_folder, lambda: self.model)
 
     @property
@@ -72,20 +76,28 @@ class Service:
     async def stop(self) -> None:
         """What waits is answered first."""
         await self.batcher.stop()
+        await asyncio.to_thread(self._looker.shutdown)
         await self.changes.close()
         await self.lookups.close()
         await self.decoders.close()
 
-    async def looking(self, look: "Callable[..., T]", *arguments: Any) -> T:
-        """One look into a picture or sound at a time, in a thread; Refusal where too many wait."""
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """Around all that a look into a picture or sound needs; Refusal where too many look, or it takes too long."""
         if self._n_looking >= MAX_LOOKING:
             raise busy("too many pictures wait to be looked into; ask again in a second")
         self._n_looking += 1
         try:
-            async with self._one_look:
-                return await asyncio.to_thread(look, *arguments)
+            async with asyncio.timeout(self.settings.answer_s):
+                yield
+        except TimeoutError:
+            raise busy(f"not looked into within {self.settings.answer_s:g} s; ask again later") from None
         finally:
             self._n_looking -= 1
+
+    async def look(self, look: "Callable[[], T]") -> T:
+        """One at a time, in a thread beside the one that answers: a model may be asked by both."""
+        return await asyncio.get_running_loop().run_in_executor(self._looker, look)
 
     def modality_of_video(self) -> str:
         found = fitting_video(self.model.modalities)

@@ -138,7 +138,7 @@ class SearchAnswer(BaseModel):
     """The hits, best first, of one version of the index."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"hits": [A_HIT], "took_ms": 4.2, "offset": 0, "k": 1, "version": "1-2-3"}}
+        json_schema_extra={"example": {"hits": [A_HIT], "took_ms": 4.2, "offset": 0, "k": 1, "version": "1f3a-12"}}
     )
     hits: list[Hit]
     took_ms: float

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmr.engine.answer import Answer, Wanted
+from xmr.engine.catalog import File
 from xmr.engine.model import Embeddings
 from xmr.engine.question import Part
 from xmr.engine.serve.refusals import busy
@@ -57,10 +58,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
-    """Hits of one version of the index, and where their files are said to be."""
+    """Hits of one version of the index, and their files."""
 
     answers: list[Answer]
-    paths: dict[int, str]  # by item, relative to its root
+    files: dict[int, File]  # by item
     version: str
 
 

@@ -1,0 +1,113 @@
+"""/v1/items/{id}/where: where in a picture, and when in a sound, what was asked is found.
+
+The item is first decoded in a process of its own, like all files; the map is made of the plain copy that comes back.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from xmr.engine.catalog import File, Found
+from xmr.engine.errors import XmrError
+from xmr.engine.localize import Heat, PictureHeat, as_record, localize_vector
+from xmr.engine.media import MODALITIES
+from xmr.engine.model import Embeddings
+from xmr.engine.serve import decoding
+from xmr.engine.serve.answering import Ready
+from xmr.engine.serve.asking import body_of, question_of, read
+from xmr.engine.serve.gone import unless_gone
+from xmr.engine.serve.items import Id, bad_file, content_of_item, known
+from xmr.engine.serve.refusals import Refusal
+from xmr.engine.serve.replies import WHERE_EXAMPLE, WhenInSound, WhereInPicture
+from xmr.engine.serve.search import IN_OPENAPI, Served
+from xmr.engine.serve.service import Service
+from xmr.engine.serve.shapes import LARGEST, MAX_TEXT, REFUSALS
+from xmr.engine.serve.waiting import Asked
+
+router = APIRouter(tags=["items"], responses=REFUSALS)
+PLACES: dict[int | str, Any] = {
+    200: {"model": WhereInPicture | WhenInSound, "content": {"application/json": {"example": WHERE_EXAMPLE}}}
+}
+Words = Annotated[str | None, Query(max_length=MAX_TEXT, examples=["a dog"])]
+
+
+@router.get("/v1/items/{item:int}/where", responses=PLACES)
+async def where(
+    item: Id,
+    request: Request,
+    service: Served,
+    text: Words = None,
+    query: Annotated[str | None, Query(max_length=MAX_TEXT, description="As text.")] = None,
+    by: Annotated[int | None, Query(alias="item", ge=1, le=LARGEST, description="An item to look for.")] = None,
+) -> dict[str, Any]:
+    """Where in a picture, or when in a sound, words or another item are: a heat map, a point and a box, or seconds."""
+    words = text or query
+    if (words is None) == (by is None):
+        said = "what to look for is missing; give text, or the item to look for, one of them"
+        raise Refusal(422, "no_question", said)
+    body = body_of({"text": words} if words is not None else {"like": by})
+    asked = await question_of(body, {}, service)
+    return await unless_gone(request, found_in(item, asked, service))
+
+
+@router.post("/v1/items/{item:int}/where", responses=PLACES, openapi_extra=IN_OPENAPI)
+async def where_of_question(item: Id, request: Request, service: Served) -> dict[str, Any]:
+    """The same of any question that `/v1/search` takes, as a whole: files, vectors, several parts with weights."""
+    body, files = await read(request)
+    return await unless_gone(request, found_in(item, await question_of(body, files, service), service))
+
+
+async def found_in(item: int, asked: Asked, service: Service) -> dict[str, Any]:
+    """What is told of the place; Refusal where the item cannot be looked into."""
+    found, file = await known(item, service)
+    try:
+        service.model.check_maps(found.modality)
+        async with service.looking():
+            heat, first_s = await looked_into(found, file, await vector_of(asked, service), service)
+    except XmrError as error:
+        raise service.mistake(error) from None
+    values = heat.values.round(4).tolist()
+    if isinstance(heat, PictureHeat):
+        return as_record(heat) | {"area": [round(side, 1) for side in heat.area], "values": values}
+    return later(as_record(heat) | {"spans_s": heat.spans_s.round(3).tolist(), "values": values}, first_s)
+
+
+async def looked_into(found: Found, file: File, vector: Embeddings, service: Service) -> tuple[Heat, float]:
+    """The heat of an embedding in an item, and the second of the file at which that begins."""
+    with tempfile.TemporaryDirectory(prefix="xmr-") as folder:
+        path = Path(folder) / "item"
+        first_s = await written_plain(found, file, path, service)
+        return await service.look(partial(localize_vector, service.model, vector, found.modality, path)), first_s
+
+
+async def vector_of(asked: Asked, service: Service) -> Embeddings:
+    """(dim,) unit, of the whole question; sentences and files are embedded in turn with everybody's."""
+    for part in asked.parts:
+        if part.kind == "text" and part.content not in asked.vectors:
+            asked.vectors[part.content] = (await service.batcher.embed("text", [part.content]))[0]
+    for content, (modality, windows) in asked.decoded.items():
+        asked.vectors[content] = (await service.batcher.embed(modality, [windows]))[0]
+    return await service.lookups.ask(lambda index: Ready(index, service.model).of(asked))
+
+
+async def written_plain(found: Found, file: File, path: Path, service: Service) -> float:
+    """The second of the file at which what was written to `path` begins."""
+    modality = found.modality
+    rate_hz = service.model.preprocessing[modality].rate_hz if MODALITIES[modality].medium == "audio" else 0
+    content = await content_of_item(file)
+    span_s = found.start_s, found.end_s
+    try:
+        return await service.decoders.run(decoding.write_plain, content, file.medium, modality, span_s, rate_hz, path)
+    except XmrError as error:
+        raise bad_file(error, file, service) from None
+
+
+def later(told: dict[str, Any], by_s: float) -> dict[str, Any]:
+    """Seconds of the part that was looked into as seconds of the file."""
+    told["seconds"] = round(told["seconds"] + by_s, 3)
+    told["span_s"] = [round(second + by_s, 3) for second in told["span_s"]]
+    told["spans_s"] = [[round(second + by_s, 3) for second in span_s] for span_s in told["spans_s"]]
+    return told
