@@ -104,6 +104,27 @@ def test_the_picture_on_the_screen_is_taken_as_if_all_were_decoded(name: str, fr
     assert [piece.end_s for piece in pieces[:-1]] == [piece.start_s for piece in pieces[1:]]
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_the_picture_at_a_second_is_what_is_on_the_screen_then(name: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / name, map(grey, range(10, 200, 2)), KINDS[name][0])
+    frames = all_frames(path)
+    for second in (0.0, 0.5, 1.0, 2.345, 3.0, frames[-1][0], 1000.0):
+        level = [level for time_s, level in frames if time_s <= second + 1e-3][-1]
+        assert abs(np.asarray(video.picture_at(Content(path), second)).mean() - level) < 1, second
+
+
+def test_of_a_sound_there_is_no_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.mka"
+    with av.open(str(path), "w") as file:
+        track = file.add_stream("aac", rate=16_000, layout="mono")
+        heard = av.AudioFrame.from_ndarray(sine(1.0)[None, :1024], "fltp", "mono")
+        heard.sample_rate = 16_000
+        file.mux(track.encode(heard))
+        file.mux(track.encode())
+    with pytest.raises(XmrError, match="sound alone; choose a video with pictures"):
+        video.picture_at(Content(path), 0.0)
+
+
 def test_a_picture_that_stays_is_one_piece_with_all_its_time(tmp_path: Path) -> None:
     times = [0, 0.04, 2.5, 2.54, 7.2, 7.24]
     path = write_video(tmp_path / "a.mkv", map(grey, (0, 40, 80, 120, 160, 200)), times=times)

@@ -182,14 +182,15 @@ class Catalog:
         segments = self.segments([modality])
         n_rows = sum(segment.rows for segment in segments)
         found: dict[int, None] = {}  # in their order, each once
-        for row in range(0, n_rows, max(1, n_rows // n)):
+        n_drawn = min(n, n_rows)
+        for row in (place * n_rows // n_drawn for place in range(n_drawn)):
             for segment in segments:
                 if row < segment.rows:
                     break
                 row -= segment.rows
-            about = segment.first_item + (segment.last_item - segment.first_item) * row // segment.rows
+            about = segment.first_item + (segment.last_item - segment.first_item + 1) * row // segment.rows
             found |= dict.fromkeys(self._item_from(modality, about, segment.last_item))
-        return list(found)[:n]
+        return list(found)
 
     def _item_from(self, modality: str, first: int, last: int) -> list[int]:
         rows = self._query(

@@ -29,6 +29,7 @@ MAX_FRAME_PIXELS = 36_000_000  # 8K; decoders hold several frames at once
 MAX_DURATION_S = 24 * 3600.0
 MAX_GROUP = 2000  # packets from one keyframe to the next that are held to see whether they are wanted
 GAP_S = 0.5  # of silence in a sound track, from which its windows begin anew
+BACK_S = (0.0, 2.0, 20.0, MAX_DURATION_S)  # that are gone farther back: in a file without an index, a seek is a guess
 ROUNDED_S = 1e-3  # to which the times of items are told
 TINY = 1e-6  # of the distance between frames: times are fractions, and rounded
 
@@ -44,6 +45,18 @@ def picture_at(content: Content, second: float) -> "Image.Image":
 
     XmrError for a video that is sound alone, or of which nothing can be decoded there.
     """
+    picture = None
+    for back_s in BACK_S:
+        picture, is_later = _picture_from(content, second, back_s)
+        if picture is not None and not is_later:
+            break
+    if picture is None:
+        raise XmrError(f"{content}: no picture at {second:g} s that can be decoded; choose another second")
+    return picture
+
+
+def _picture_from(content: Content, second: float, back_s: float) -> tuple["Image.Image | None", bool]:
+    """The picture at a second, decoded from a keyframe so far before it; and whether it is a later one."""
     from xmr.engine.media.container import decoded, opened
 
     with opened(content) as container:
@@ -52,17 +65,23 @@ def picture_at(content: Content, second: float) -> "Image.Image":
             raise XmrError(f"{content}: sound alone; choose a video with pictures")
         _check_size(track.codec_context.width, track.codec_context.height, content)
         zero_s = float((track.start_time or 0) * track.time_base)
-        container.seek(max(0, int((second + zero_s) * 1_000_000)))  # to the keyframe before it
+        container.seek(max(0, int((second + zero_s - back_s) * 1_000_000)))
         # in the track's time base: the frame's own is not there at the end of a stretch
         last_pts = (second + ROUNDED_S + zero_s) / float(track.time_base)
-        on_screen = None
-        for frame in decoded(container, track):
-            if on_screen is not None and frame.pts is not None and frame.pts > last_pts:
-                break
-            on_screen = frame
-        if on_screen is None:
-            raise XmrError(f"{content}: no picture at {second:g} s that can be decoded; choose another second")
-        return _upright(on_screen)
+        found = _last_until(last_pts, decoded(container, track))
+        if found is None:
+            return None, False
+        return _upright(found), found.pts is not None and found.pts > last_pts
+
+
+def _last_until(last_pts: float, frames: Iterator[Any]) -> Any:
+    """The last one up to a time, or the first one where all are later; None where there are none."""
+    found = None
+    for frame in frames:
+        if found is not None and frame.pts is not None and frame.pts > last_pts:
+            break
+        found = frame
+    return found
 
 
 def sounds(content: Content, preprocessing: sound.Preprocessing, reading: Reading | None = None) -> Stream:

@@ -78,7 +78,7 @@ async def media(item: Id, request: Request, service: Served) -> Response:
         "Content-Disposition": f"inline; filename*=UTF-8''{quote(Path(file.path).name, safe='')}",
         **KEPT,
     }
-    if request.headers.get("if-none-match") == tag:
+    if is_held(request.headers.get("if-none-match"), tag):
         return Response(status_code=304, headers=headers)
     is_same = request.headers.get("if-range", tag) == tag
     stretch = stretch_of(request.headers.get("range"), size) if is_same else None
@@ -91,6 +91,12 @@ async def media(item: Id, request: Request, service: Served) -> Response:
         return Response(None, status, headers, kind)
     opened = await asyncio.to_thread(open_content, content)
     return StreamingResponse(chunks(opened, stretch or whole), status, headers, kind)
+
+
+def is_held(held: str | None, tag: str) -> bool:
+    """Whether If-None-Match (RFC 9110, 13.1.2) names the bytes of a tag."""
+    names = [name.strip().removeprefix("W/") for name in (held or "").split(",")]
+    return tag in names or "*" in names
 
 
 @router.get("/v1/items/{item:int}/thumbnail", response_class=Response)
