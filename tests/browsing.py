@@ -45,9 +45,16 @@ def server() -> Iterator[Standin]:
 
 @pytest.fixture
 def page(browser: Any, server: Standin) -> Iterator[Page]:
-    """A page of a first-time reader; any error in its console fails the test."""
-    context = browser.new_context(base_url=server.address, permissions=["microphone"])
-    context.set_default_timeout(WAIT_MS)
+    """A page of a first-time reader, who may be heard."""
+    with opened_page(browser, server.address, permissions=["microphone"]) as opened:
+        opened.context.set_default_timeout(WAIT_MS)
+        yield opened
+
+
+@contextmanager
+def opened_page(browser: Any, address: str, **options: Any) -> Iterator[Page]:
+    """The page of a server, once it knows what is there; any error in its console fails the test."""
+    context = browser.new_context(base_url=address, **options)
     opened = context.new_page()
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error)))

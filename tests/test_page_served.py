@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import is_error, serving, until
+from browsing import opened_page, serving, until
 from conftest import must_run
 from page_picture import SIZE, take
 from standin import picture as drawn
@@ -19,16 +19,8 @@ def address(finished_world: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    context = browser.new_context(base_url=address)
-    opened = context.new_page()
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("console", lambda message: errors.append(message.text) if is_error(message) else None)
-    opened.goto("/")
-    opened.wait_for_selector("#about span")
-    yield opened
-    context.close()
-    assert not errors
+    with opened_page(browser, address) as opened:
+        yield opened
 
 
 def search(page: Any, words: str) -> None:

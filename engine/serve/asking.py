@@ -35,12 +35,6 @@ FORM = "multipart/form-data"
 Files = Mapping[str, Sequence[Upload]]  # by the names of parts
 
 
-async def asked_of(request: "Request", service: "Service") -> tuple[SearchBody, Asked]:
-    """The question in a request."""
-    body, files = await read(request)
-    return body, await question_of(body, files, service)
-
-
 async def read(request: "Request") -> tuple[SearchBody, Files]:
     """What a question is made of, from JSON or a form with files."""
     given, files = await _read(request)

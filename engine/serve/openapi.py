@@ -52,9 +52,7 @@ def described(app: FastAPI, settings: Settings) -> dict[str, Any]:
     """The document, made once."""
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, summary=SUMMARY, routes=app.routes)
-        _, shapes = models_json_schema(
-            [(SearchBody, "validation"), (ProblemAnswer, "serialization")], ref_template=SHAPES
-        )
+        _, shapes = models_json_schema(OF_NO_ROUTE, ref_template=SHAPES)
         made["components"]["schemas"].update(shapes["$defs"])
         for path, operation in _operations(made):
             operation["responses"].update(FILES.get(path, {}))

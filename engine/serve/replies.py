@@ -85,7 +85,6 @@ class WhereInPicture(BaseModel):
     size: tuple[int, int] = Field(description="Width and height.")
     area: tuple[float, float, float, float] = Field(description="That the values cover.")
     values: list[list[float]] = Field(description="Rows of the map.")
-    heard_s: float | None = Field(None, description="When in the sound that was asked with.")
 
 
 class WhenInSound(BaseModel):
