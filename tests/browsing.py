@@ -108,8 +108,11 @@ def give(page: Page, how: str, *files: tuple[str, str, bytes], onto: str = "body
 
 
 @contextmanager
-def serving(world: Path, **settings: Any) -> Iterator[str]:
-    """The address of the server itself, in a thread of this process, over the index of a workspace."""
+def serving(world: Path, prefix: str = "", **settings: Any) -> Iterator[str]:
+    """The address of the server itself, in a thread of this process, over the index of a workspace.
+
+    Before it stands what a proxy does that puts it under a prefix.
+    """
     pytest.importorskip("fastapi", reason='FastAPI is missing; `pip install "xmr[serve]"`')
     uvicorn = pytest.importorskip("uvicorn", reason='uvicorn is missing; `pip install "xmr[serve]"`')
     from xmr.engine.serve.app import make_app
@@ -118,7 +121,7 @@ def serving(world: Path, **settings: Any) -> Iterator[str]:
     app = make_app(world / ".xmr" / "index", world / ".xmr" / "model", Settings(**settings))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(without(prefix, app), log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         until_s = time.monotonic() + START_S
@@ -126,7 +129,19 @@ def serving(world: Path, **settings: Any) -> Iterator[str]:
             time.sleep(0.05)
         assert server.started
         try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}{prefix}"
         finally:
             server.should_exit = True
             thread.join()
+
+
+def without(prefix: str, app: Any) -> Any:
+    """An application that is asked for what is under a prefix."""
+
+    async def asked(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            assert scope["path"].startswith(f"{prefix}/"), scope["path"]
+            scope = {**scope, "path": scope["path"].removeprefix(prefix)}
+        await app(scope, receive, send)
+
+    return asked if prefix else app

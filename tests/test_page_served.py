@@ -164,3 +164,23 @@ def test_a_token_in_the_address_opens_all_of_the_page(browser: Any, finished_wor
         opened.reload()
         opened.wait_for_selector(".card")
         opened.close()
+
+
+def test_the_page_works_below_a_prefix_of_a_proxy(browser: Any, finished_world: Path) -> None:
+    with serving(finished_world, "/media/search", token="a-long-secret") as found:
+        opened = browser.new_page()
+        asked: list[str] = []
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.goto(f"{found}/?q=bell&to=image")
+        opened.fill("#token", "a-long-secret")
+        opened.press("#token", "Enter")
+        opened.wait_for_selector(".card")
+        until(opened, "document.querySelector('.view img')?.naturalWidth > 0")
+        assert opened.url == f"{found}/?q=bell&to=image"
+        opened.click(".card .search-by >> nth=0")
+        opened.wait_for_selector(".part img")
+        opened.click(".home")
+        until(opened, "!location.search")
+        assert opened.url == f"{found}/"
+        assert all(url.startswith(f"{found}/") for url in asked if not url.startswith(("data:", "blob:")))
+        opened.close()

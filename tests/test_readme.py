@@ -1,15 +1,19 @@
 """Every command of README.md runs: those of the demo by `make demo`, the others here."""
 
+import contextlib
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY, must_run, write_tiny_world
+from conftest import TINY, XMR, must_run, write_tiny_world
 
 from xmr.train.config import recipe_names
 
@@ -135,6 +139,50 @@ def test_the_commands_that_judge_and_locate_run(world: Path) -> None:
         must_run(*shlex.split(command)[1:], *(("--split", "train") if "--pointing" in command else ()), cwd=world)
     for made in ("report/index.html", "1.jpg.heat.png", "long.wav.heat.png", "features.npy", "features.jsonl"):
         assert (world / made).stat().st_size > 100
+
+
+def test_the_commands_that_serve_run(finished_world: Path, tmp_path: Path) -> None:
+    world = media_beside_a_model(finished_world, tmp_path)
+    must_run("index", "photos", "clips", cwd=world)
+    (world / "token").write_text("a-long-secret\n")
+    block = blocks("Serve it, and look at it")[0]
+    asks = [line for line in block.splitlines() if line.startswith("curl ")]
+    for command in commands(block):
+        with served(command.replace("--port 8000", "--port 0"), world) as address:
+            for ask in asks if "--port 8000" in command else ():
+                answered = curl(ask.replace("localhost:8000", address), world)
+                assert answered["hits"], ask
+    assert asks
+
+
+@contextlib.contextmanager
+def served(command: str, world: Path) -> Iterator[str]:
+    """Host and port of a server that is started by a command, and told to end."""
+    environment = os.environ | {"BROWSER": "true", "OMP_NUM_THREADS": "1"}  # a browser that opens nothing
+    free = command if "--port" in command or command.startswith("xmr open") else f"{command} --port 0"
+    server = subprocess.Popen(
+        [str(XMR), *shlex.split(free)[1:]], cwd=world, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stderr is not None
+        line = server.stderr.readline()
+        assert "serving at http://" in line, line + server.stderr.read()
+        yield line.split("http://")[1].split("/")[0]
+        server.terminate()
+        assert server.wait(timeout=30) == 0
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def curl(line: str, world: Path) -> dict[str, Any]:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is missing, by which the README asks the server")
+    done = subprocess.run(
+        ["curl", "-sS", *shlex.split(line)[1:]], cwd=world, capture_output=True, text=True, check=True
+    )
+    answered: dict[str, Any] = json.loads(done.stdout)
+    return answered
 
 
 def test_the_table_of_the_readme_has_every_recipe_but_the_demo() -> None:

@@ -164,8 +164,19 @@ def test_head_tells_what_get_would_without_the_bytes(client: TestClient) -> None
         assert [head.headers.get(name) for name in names] == [whole.headers.get(name) for name in names]
 
 
-def test_a_client_that_has_the_bytes_is_told_so(client: TestClient) -> None:
-    media = hits(client, "corpus/red.png", "image")[0]["media"]
+def test_head_is_answered_wherever_get_is(client: TestClient) -> None:
+    thumbnail = hits(client, "corpus/red.png", "image")[0]["thumbnail"]
+    for address in ("/", "/healthz", "/readyz", "/v1/info", "/openapi.json", thumbnail):
+        whole, head = client.get(address), client.head(address)
+        assert (head.status_code, head.content) == (200, b""), address
+        assert head.headers["content-length"] == whole.headers["content-length"]
+    assert client.head("/v1/search").status_code == 405
+
+
+@pytest.mark.parametrize("shown", ["media", "thumbnail", "waveform", "waveform.png"])
+def test_a_client_that_has_the_bytes_is_told_so(client: TestClient, shown: str) -> None:
+    [hit, *_] = hits(client, "inside/film.mp4", "image")
+    media = f"/v1/items/{hit['id']}/{shown}"
     tag = client.get(media).headers["etag"]
     for held in (tag, f"W/{tag}", f'"another", {tag}', "*"):
         for method in ("GET", "HEAD"):

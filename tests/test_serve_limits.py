@@ -12,6 +12,8 @@ pytest.importorskip("httpx", reason="httpx asks the server in tests")
 from fastapi.testclient import TestClient
 from test_serve_safety import serving
 
+from xmr.engine.serve import guard
+
 JSON = {"Content-Type": "application/json"}
 
 
@@ -130,6 +132,25 @@ def test_forms_that_are_made_to_break_a_reader_are_refused(client: TestClient, c
 )
 def test_long_addresses_do_no_harm(client: TestClient, path: str) -> None:
     assert client.get(path).status_code in (200, 404, 414, 422)
+
+
+@pytest.mark.parametrize(
+    "address", ["/v1/info?verbose=1", "/v1/items/1?colour=red", "/v1/items/1/thumbnail?siez=64", "/v1/search?k=5"]
+)
+def test_a_parameter_that_is_not_known_is_named(client: TestClient, address: str) -> None:
+    answered = client.post(address, json={"text": "a dog"}) if "search" in address else client.get(address)
+    name = address.partition("?")[2].partition("=")[0]
+    assert answered.status_code == 422
+    assert answered.json()["error"]["message"].startswith(f"'{name}' is no parameter")
+
+
+def test_bodies_that_are_held_at_once_have_an_end(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MAX_BODIES", 0.0001)
+    body = json.dumps({"text": "a" * 5000}).encode()
+    answered = client.post("/v1/search", content=body, headers=JSON)
+    assert (answered.status_code, answered.json()["error"]["code"]) == (503, "busy")
+    for _ in range(10):  # what was answered is held no longer
+        assert client.post("/v1/search", json={"text": "a dog " * 150}).status_code == 200
 
 
 def test_a_body_of_more_than_sixteen_megabytes_is_refused(client: TestClient) -> None:

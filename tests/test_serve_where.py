@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import must_run
-from test_localize import RED, red_square, seeing_red, without_maps  # noqa: F401, the model whose maps are known
+from test_localize import RED, edit, red_square, seeing_red, without_maps  # noqa: F401, the model whose maps are known
 from test_media_video import grey, write_video
 
 pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
@@ -162,6 +162,31 @@ def test_a_dropped_picture_is_looked_for_in_a_sound(client: TestClient, looked: 
         {name: as_record(expected)[name] for name in ("seconds", "score")}, abs=2e-4
     )
     np.testing.assert_allclose(found["values"], expected.values, atol=2e-4)
+
+
+def test_of_a_sound_the_second_that_names_the_place_is_told_where_both_give_shares(
+    client: TestClient, looked: Path, tmp_path: Path
+) -> None:
+    world = Path(shutil.copytree(looked, tmp_path / "world"))
+    for modality in ("image", "sound"):
+        edit(
+            world / ".xmr" / "model",
+            lambda config, of=modality: config["modalities"][of]["maps"].update(gives="shares"),
+        )
+    sound, picture = world / "corpus" / "loud.wav", world / "corpus" / "red.png"
+    expected = localize(Model.open(world / ".xmr" / "model"), "sound", sound, "image", picture)
+    with client_of(world) as opened:
+        of = item(opened, "red.png", "image")
+        found = where(opened, of, sound=as_data(sound, "audio/wav"))
+        others = [
+            where(opened, of, **question)
+            for question in ({"text": "a bell"}, {"minus_sound": as_data(sound, "audio/wav")})
+        ]
+    assert found["heard_s"] == as_record(expected)["heard_s"] == 3.625
+    np.testing.assert_allclose(found["values"], expected.values, atol=2e-4)
+    assert not any("heard_s" in other for other in others)
+    of = item(client, "red.png", "image")
+    assert "heard_s" not in where(client, of, sound=as_data(sound, "audio/wav"))
 
 
 def test_an_upload_an_item_and_a_data_address_are_the_same_question(client: TestClient, looked: Path) -> None:

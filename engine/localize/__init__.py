@@ -73,13 +73,21 @@ def localize(model: Model, query_modality: str, query: Input, modality: str, pat
     return _looked(model, vector, heard, modality, path)
 
 
-def localize_vector(model: Model, vector: NDArray[np.float32], modality: str, path: Path | str) -> Heat:
+def localize_vector(
+    model: Model,
+    vector: NDArray[np.float32],
+    modality: str,
+    path: Path | str,
+    asked: tuple[str, list[Piece]] | None = None,
+) -> Heat:
     """Hold an embedding (dim,), of whatever was asked, against every place of an image or a sound.
 
+    `asked`: modality and pieces of the one file that was asked with, whose steps are used as `localize` does.
     XmrError where the model keeps no maps of what is looked into.
     """
     model.check_maps(modality)
-    return _looked(model, vector, None, modality, path)
+    is_matched = asked is not None and _is_matched(model, asked[0], modality)
+    return _looked(model, vector, _steps(model, *asked) if asked is not None and is_matched else None, modality, path)
 
 
 def _looked(
@@ -166,11 +174,16 @@ def _asked(
     model: Model, query_modality: str, query: Input, modality: str
 ) -> tuple[NDArray[np.float32], tuple[NDArray[Any], NDArray[Any]] | None]:
     """The embedding (dim,) of a query; of a file that is heard also its steps, where image and steps give shares."""
-    is_heard = MODALITIES[query_modality].medium == "audio" and MODALITIES[modality].medium == "image"
-    if isinstance(query, np.ndarray) or not is_heard or not all(map(model.gives_shares, (query_modality, modality))):
+    if isinstance(query, np.ndarray) or not _is_matched(model, query_modality, modality):
         return model.embed(query_modality, [query])[0], None
     pieces = _pieces(model, query_modality, query)
     return _whole(model, query_modality, pieces), _steps(model, query_modality, pieces)
+
+
+def _is_matched(model: Model, query_modality: str, modality: str) -> bool:
+    """Whether the steps of a query are held against an image: where they are heard, and both give shares."""
+    is_heard = MODALITIES[query_modality].medium == "audio" and MODALITIES[modality].medium == "image"
+    return is_heard and model.gives_shares(query_modality) and model.gives_shares(modality)
 
 
 def _pieces(model: Model, modality: str, path: Path | str) -> list[Piece]:

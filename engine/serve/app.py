@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from xmr.engine.errors import XmrError
@@ -31,7 +32,14 @@ def make_app(index_folder: Path, model_folder: Path, settings: Settings | None =
     settings = settings or Settings()
     service = Service(Path(index_folder), Path(model_folder), settings)
     # its pages of documentation load scripts from elsewhere; what they show is in /openapi.json
-    app = FastAPI(title=TITLE, version=VERSION, docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app = FastAPI(
+        title=TITLE,
+        version=VERSION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        dependencies=[Depends(_check_parameters)],
+    )
     app.state.service = service
     for part in (search, embeddings, items, where, knn, about, page):
         app.include_router(part.router)
@@ -53,6 +61,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await service.stop()
+
+
+async def _check_parameters(request: Request) -> None:
+    """A misspelt parameter of the API is no wish that is silently not met; the page has parameters of its own."""
+    route = request.scope["route"]
+    if not route.include_in_schema or not isinstance(route, APIRoute):
+        return
+    known = {parameter.alias for parameter in route.dependant.query_params}
+    if unknown := sorted(request.query_params.keys() - known):
+        expected = f"known here: {', '.join(sorted(known))}" if known else "none is known here"
+        raise Refusal(422, "bad_shape", f"{unknown[0][:40]!r} is no parameter of this address; {expected}")
 
 
 def _allow_options(app: FastAPI, settings: Settings) -> None:

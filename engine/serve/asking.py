@@ -15,12 +15,12 @@ from xmr.engine.errors import XmrError
 from xmr.engine.media import modalities_of
 from xmr.engine.model import Embeddings
 from xmr.engine.question import LIKE, MINUS, NAMES, VIDEO, parts_of
-from xmr.engine.serve.decoding import windows
+from xmr.engine.serve.decoding import pieces
 from xmr.engine.serve.refusals import Refusal, mistake
 from xmr.engine.serve.shapes import MAX_BATCH, OfItem, OfVector, SearchBody
 from xmr.engine.serve.uploads import Upload, of_data, of_file
 from xmr.engine.serve.urls import fetch, is_url
-from xmr.engine.serve.waiting import Asked, Windows
+from xmr.engine.serve.waiting import Asked, Decoded
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -100,15 +100,14 @@ async def file_of(kind: str, source: str, service: "Service") -> Upload:
     return await asyncio.to_thread(fetch, source, kind, service.settings.max_body_bytes)
 
 
-async def decoded(kind: str, upload: Upload, service: "Service") -> tuple[str, Windows]:
-    """The modality as which a file is embedded, and what the encoder takes of it."""
+async def decoded(kind: str, upload: Upload, service: "Service") -> Decoded:
     modality = service.modality_of_video() if kind == VIDEO else kind
     try:
         service.model.check_modality(modality)
-        found = await service.decoders.run_on(upload, windows, modality, service.model.preprocessing[modality])
+        found = await service.decoders.run_on(upload, pieces, modality, service.model.preprocessing[modality])
     except XmrError as error:
         raise service.mistake(error) from None
-    return modality, list(found)
+    return Decoded(modality, found)
 
 
 def _unit(numbers: Sequence[float], dim: int) -> Embeddings:

@@ -58,8 +58,8 @@ class Batcher:
     async def search(self, asked: Asked) -> Answered:
         """Refusal where too many wait, or it takes too long."""
         async with self._in_time():
-            for content, (modality, windows) in asked.decoded.items():
-                asked.vectors[content] = (await self._embed(modality, [windows]))[0]
+            for content, file in asked.decoded.items():
+                asked.vectors[content] = (await self._embed(file.modality, [file.windows]))[0]
             asked.decoded.clear()  # its arrays are large
             answered: Answered = await self._outcome(Question(asked, self._loop.create_future()))
             return answered

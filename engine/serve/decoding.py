@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmr.engine.errors import XmrError
-from xmr.engine.media import MODALITIES, Content, Reading
+from xmr.engine.media import MODALITIES, Content, Piece, Reading
 from xmr.engine.media.decode import MEMORY_BYTES, Task, draw, start, told_as_mistakes
 
 if TYPE_CHECKING:
@@ -34,11 +34,10 @@ def begin() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-def windows(path: Path, modality: str, preprocessing: Any) -> list[NDArray[Any]]:
+def pieces(path: Path, modality: str, preprocessing: Any) -> list[Piece]:
     """What the encoder takes of a file; XmrError where that is nothing, or too much for a question."""
     task = Task(path, modality)
-    pieces = draw(start(task, preprocessing), task)
-    found = [piece.array for piece in islice(pieces, MAX_WINDOWS + 1)]
+    found = list(islice(draw(start(task, preprocessing), task), MAX_WINDOWS + 1))
     if not found:
         raise XmrError("nothing in this file that the model can embed; ask with another one")
     if len(found) > MAX_WINDOWS:

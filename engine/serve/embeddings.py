@@ -49,7 +49,9 @@ async def _rows(given: list[str], modality: str, service: Service) -> Embeddings
         if modality == "text":
             return await service.batcher.embed("text", given)
         files = [await file_of(modality, one, service) for one in given]
-        return await service.batcher.embed(modality, [(await decoded(modality, file, service))[1] for file in files])
+        return await service.batcher.embed(
+            modality, [(await decoded(modality, file, service)).windows for file in files]
+        )
     except XmrError as error:
         raise service.mistake(error) from None
 

@@ -100,6 +100,6 @@ def _without_token(scope: Scope) -> str:
     try:
         asked = parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True, max_num_fields=100)
     except ValueError:
-        return "/"
+        return "./"
     kept = urlencode([(name, value) for name, value in asked if name != "token"])
-    return f"/?{kept}" if kept else "/"
+    return f"./?{kept}" if kept else "./"

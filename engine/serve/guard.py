@@ -11,6 +11,7 @@ import logging
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect
@@ -20,11 +21,12 @@ from xmr.engine.serve.entrance import Entrance
 from xmr.engine.serve.gone import GONE
 from xmr.engine.serve.measures import Measures
 from xmr.engine.serve.messages import App, Message, Receive, Scope, Send, headers_of
-from xmr.engine.serve.refusals import Refusal
+from xmr.engine.serve.refusals import Refusal, busy
 from xmr.engine.serve.settings import LOCALHOST, Settings
 from xmr.engine.serve.tokens import WINDOW_S, Tokens
 
 OPEN = frozenset({"/healthz"})
+MAX_BODIES = 32  # of the largest size, that are held at once
 MAX_PATH = 1000  # characters; the longest address that leads somewhere is far shorter
 CSP = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; object-src 'none'; "
@@ -53,6 +55,7 @@ class Guard:
         self._app, self._settings, self._measures = app, settings, measures
         self._tokens = Tokens(settings.token) if settings.token is not None else None
         self._entrance = Entrance(self._tokens) if self._tokens is not None else None
+        self._bodies = _Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,13 +63,16 @@ class Guard:
                 await self._app(scope, receive, send)
             return
         start_s = time.perf_counter()
+        if scope["method"] == "HEAD" and not _is_media(scope["path"]):  # the connection leaves the body out
+            scope = {**scope, "method": "GET"}
         answer = _Answer(scope, send, self._settings)
         try:
             app = self._admitted(scope, answer)
             if len(scope["path"]) > MAX_PATH:
                 raise Refusal(414, "too_long", f"a path of more than {MAX_PATH:,} characters found; send a shorter one")
-            body = answer.body = _Body(scope, receive, self._settings)
-            await app(scope, body.receive, answer.send)
+            with _Body(scope, receive, self._settings, self._bodies) as body:
+                answer.body = body
+                await app(scope, body.receive, answer.send)
         except Refusal as refusal:
             await answer.refuse(refusal)
         except ClientDisconnect:  # nothing failed, and nobody is left to be told
@@ -122,17 +128,30 @@ class Guard:
             raise Refusal(403, "wrong_origin", "a page of another origin asks; allow it with --cors")
 
 
-class _Body:
-    """What a client sends, up to a size and for a time."""
+@dataclass
+class _Bodies:
+    """Of the requests that are not answered yet."""
 
-    def __init__(self, scope: Scope, receive: Receive, settings: Settings) -> None:
-        self._receive, self._settings = receive, settings
+    n_bytes: int = 0
+
+
+class _Body:
+    """What a client sends, up to a size and for a time; and no more than there is room for beside the others."""
+
+    def __init__(self, scope: Scope, receive: Receive, settings: Settings, bodies: _Bodies) -> None:
+        self._receive, self._settings, self._bodies = receive, settings, bodies
         self._n_bytes, self._until_s = 0, time.monotonic() + settings.body_s
         self._is_read = False
         self.refusal: Refusal | None = None  # that reading ended with, whatever a route makes of it
         said = headers_of(scope).get("content-length", "")
         if said.isascii() and said.isdigit() and (len(said) > 18 or int(said) > settings.max_body_bytes):
             raise self._too_large()
+
+    def __enter__(self) -> "_Body":
+        return self
+
+    def __exit__(self, *failed: object) -> None:
+        self._bodies.n_bytes -= self._n_bytes
 
     async def receive(self) -> Message:
         try:
@@ -153,9 +172,13 @@ class _Body:
                 {"Connection": "close"},
             ) from None  # fmt: skip
         self._is_read = message["type"] != "http.request" or not message.get("more_body", False)
-        self._n_bytes += len(message.get("body", b""))
+        n_bytes = len(message.get("body", b""))
+        self._n_bytes += n_bytes
+        self._bodies.n_bytes += n_bytes
         if self._n_bytes > self._settings.max_body_bytes:
             raise self._too_large()
+        if self._bodies.n_bytes > MAX_BODIES * self._settings.max_body_bytes:
+            raise busy("too much is being sent at once; ask again in a second")
         return message
 
     def _too_large(self) -> Refusal:
@@ -171,8 +194,7 @@ class _Answer:
         self.status = 0  # none was sent yet
         self._is_over = False  # what a route sends now is dropped
         self.cookie: str | None = None
-        is_media = scope["path"].startswith("/v1/items/") and scope["path"].endswith("/media")
-        self.policy = MEDIA_CSP if is_media else CSP
+        self.policy = MEDIA_CSP if _is_media(scope["path"]) else CSP
         self.body: _Body | None = None
 
     async def send(self, message: Message) -> None:
@@ -220,6 +242,11 @@ def _unknown(tokens: Tokens, scope: Scope) -> Refusal:
         return Refusal(401, "no_token", "no token, or a wrong one; send it as Authorization: Bearer TOKEN", headers)
     said = "too many wrong tokens came from this address; ask again in a minute"
     return Refusal(401, "no_token", said, headers | {"Retry-After": f"{WINDOW_S:.0f}"})
+
+
+def _is_media(path: str) -> bool:
+    """Whether it leads to bytes of the corpus."""
+    return path.startswith("/v1/items/") and path.endswith("/media")
 
 
 def _is_host(text: str) -> bool:

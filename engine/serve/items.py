@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -101,32 +102,41 @@ def is_held(held: str | None, tag: str) -> bool:
 
 @router.get("/v1/items/{item:int}/thumbnail", response_class=Response)
 async def thumbnail(
-    item: Id, service: Served, size: Annotated[int, Query(ge=16, le=1024, description="Pixels.")] = 256
+    item: Id,
+    request: Request,
+    service: Served,
+    size: Annotated[int, Query(ge=16, le=1024, description="Pixels.")] = 256,
 ) -> Response:
     """A small JPEG of a picture, or of the second of a video that the item is."""
     found, file = await known(item, service)
     if file.medium not in ("image", "video"):
         raise Refusal(404, "no_thumbnail", f"a file of {file.medium} has no small picture; ask for its media")
     picture = await _small(file, service, decoding.thumbnail, file.medium, found.start_s, size)
-    return Response(picture, headers=KEPT, media_type="image/jpeg")
+    return _kept(request, picture, "image/jpeg")
 
 
 @router.get("/v1/items/{item:int}/waveform", responses={200: {"model": Waveform}})
 async def waveform(
-    item: Id, service: Served, peaks: Annotated[int, Query(ge=8, le=4000, description="How many.")] = 400
+    item: Id,
+    request: Request,
+    service: Served,
+    peaks: Annotated[int, Query(ge=8, le=4000, description="How many.")] = 400,
 ) -> Response:
     """The lowest and highest sample of each of so many parts of a sound, from -1 to 1, and its seconds."""
-    return Response(await _peaks(item, service, peaks), headers=KEPT, media_type="application/json")
+    return _kept(request, await _peaks(item, service, peaks), "application/json")
 
 
 @router.get("/v1/items/{item:int}/waveform.png", response_class=Response)
 async def waveform_png(
-    item: Id, service: Served, width: Annotated[int, Query(ge=8, le=4000, description="Pixels.")] = 400
+    item: Id,
+    request: Request,
+    service: Served,
+    width: Annotated[int, Query(ge=8, le=4000, description="Pixels.")] = 400,
 ) -> Response:
     """The waveform of a sound as a picture."""
     found = json.loads(await _peaks(item, service, width))
     picture = await asyncio.to_thread(decoding.waveform_png, found["peaks"])
-    return Response(picture, headers=KEPT, media_type="image/png")
+    return _kept(request, picture, "image/png")
 
 
 @router.post("/v1/items", status_code=201, response_model=Added)
@@ -207,6 +217,13 @@ async def _small(file: File, service: Service, work: Callable[..., bytes], *argu
         raise bad_file(error, file, service) from None
     service.small.keep(key, made)
     return made
+
+
+def _kept(request: Request, made: bytes, kind: str) -> Response:
+    """What a browser keeps, and asks for again by what it is."""
+    tag = f'"{zlib.crc32(made):08x}-{len(made):x}"'
+    is_same = is_held(request.headers.get("if-none-match"), tag)
+    return Response(b"" if is_same else made, 304 if is_same else 200, {"ETag": tag, **KEPT}, kind)
 
 
 def bad_file(error: XmrError, file: File, service: Service) -> Refusal:

@@ -42,8 +42,15 @@ FILES: dict[str, dict[str, Any]] = {  # answers that are no JSON
         "304": NOT_MODIFIED,
         "416": {"description": "A range behind the end"},
     },
-    "/v1/items/{item}/thumbnail": {"200": {"description": "A small picture", "content": {"image/jpeg": BYTES}}},
-    "/v1/items/{item}/waveform.png": {"200": {"description": "The waveform", "content": {"image/png": BYTES}}},
+    "/v1/items/{item}/thumbnail": {
+        "200": {"description": "A small picture", "content": {"image/jpeg": BYTES}},
+        "304": NOT_MODIFIED,
+    },
+    "/v1/items/{item}/waveform": {"304": NOT_MODIFIED},
+    "/v1/items/{item}/waveform.png": {
+        "200": {"description": "The waveform", "content": {"image/png": BYTES}},
+        "304": NOT_MODIFIED,
+    },
     "/metrics": {"200": {"description": "Counts", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 }
 

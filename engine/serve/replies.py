@@ -83,6 +83,7 @@ class WhereInPicture(BaseModel):
     point: tuple[float, float] = Field(description="x and y.")
     box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom.")
     size: tuple[int, int] = Field(description="Width and height.")
+    heard_s: float | None = Field(None, description="Second of the sound asked with that names the point, if told.")
     area: tuple[float, float, float, float] = Field(description="That the values cover.")
     values: list[list[float]] = Field(description="Rows of the map.")
 

@@ -23,7 +23,8 @@ from xmr.engine.serve.refusals import Refusal, busy, mistake
 from xmr.engine.serve.settings import Settings
 from xmr.engine.serve.small import Small
 
-MAX_LOOKING = 16  # at once, of which all but one wait
+MAX_LOOKING = 16  # at once, of which all but a few wait
+MAX_COPIES = 2  # of items, that lie on the disk while they are looked into
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class Service:
         )
         self._model: Model | None = None
         self._n_looking, self._looker = 0, ThreadPoolExecutor(1, thread_name_prefix="xmr looks")
+        self._copies = asyncio.Semaphore(MAX_COPIES)
         self.changes = Changes(self.index_folder, lambda: self.model)
 
     @property
@@ -88,7 +90,7 @@ class Service:
             raise busy("too many pictures wait to be looked into; ask again in a second")
         self._n_looking += 1
         try:
-            async with asyncio.timeout(self.settings.answer_s):
+            async with asyncio.timeout(self.settings.answer_s), self._copies:
                 yield
         except TimeoutError:
             raise busy(f"not looked into within {self.settings.answer_s:g} s; ask again later") from None

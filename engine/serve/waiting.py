@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from xmr.engine import media
 from xmr.engine.answer import Answer, Wanted
 from xmr.engine.catalog import File
 from xmr.engine.model import Embeddings
@@ -34,13 +35,25 @@ Windows = list[NDArray[np.generic]]  # what a file was decoded to
 Piece = str | NDArray[np.generic]  # a sentence, or a window
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A file that is asked with, as the encoder of a modality takes it."""
+
+    modality: str
+    pieces: list[media.Piece]
+
+    @property
+    def windows(self) -> Windows:
+        return [piece.array for piece in self.pieces]
+
+
 @dataclass
 class Asked:
     """A question whose files are decoded. A part's `content` is a sentence, or a key of one of these."""
 
     parts: list[Part]
     wanted: Wanted
-    decoded: dict[str, tuple[str, Windows]] = field(default_factory=dict)  # modality and arrays, by content
+    decoded: dict[str, Decoded] = field(default_factory=dict)  # files, by content
     vectors: dict[str, Embeddings] = field(default_factory=dict)  # (dim,) unit, by content
     items: dict[str, int] = field(default_factory=dict)  # ids, by content
 

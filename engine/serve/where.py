@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request
 from xmr.engine.catalog import File, Found
 from xmr.engine.errors import XmrError
 from xmr.engine.localize import Heat, PictureHeat, as_record, localize_vector
-from xmr.engine.media import MODALITIES
+from xmr.engine.media import MODALITIES, Piece
 from xmr.engine.model import Embeddings
 from xmr.engine.serve import decoding
 from xmr.engine.serve.answering import Ready
@@ -55,7 +55,10 @@ async def where(
 
 @router.post("/v1/items/{item:int}/where", responses=PLACES, openapi_extra=IN_OPENAPI)
 async def where_of_question(item: Id, request: Request, service: Served) -> dict[str, Any]:
-    """The same of any question that `/v1/search` takes, as a whole: files, vectors, several parts with weights."""
+    """The same of any question that `/v1/search` takes, as a whole: files, vectors, several parts with weights.
+
+    Of one sound or speech file also the second that names the place, where the model gives the shares of both.
+    """
     body, files = await read(request)
     return await unless_gone(request, found_in(item, await question_of(body, files, service), service))
 
@@ -66,7 +69,7 @@ async def found_in(item: int, asked: Asked, service: Service) -> dict[str, Any]:
     try:
         service.model.check_maps(found.modality)
         async with service.looking():
-            heat, first_s = await looked_into(found, file, await vector_of(asked, service), service)
+            heat, first_s = await looked_into(found, file, asked, service)
     except XmrError as error:
         raise service.mistake(error) from None
     values = heat.values.round(4).tolist()
@@ -75,12 +78,14 @@ async def found_in(item: int, asked: Asked, service: Service) -> dict[str, Any]:
     return later(as_record(heat) | {"spans_s": heat.spans_s.round(3).tolist(), "values": values}, first_s)
 
 
-async def looked_into(found: Found, file: File, vector: Embeddings, service: Service) -> tuple[Heat, float]:
-    """The heat of an embedding in an item, and the second of the file at which that begins."""
+async def looked_into(found: Found, file: File, asked: Asked, service: Service) -> tuple[Heat, float]:
+    """The heat of a question in an item, and the second of the file at which that begins."""
+    vector, alone = await vector_of(asked, service), file_alone(asked)
     with tempfile.TemporaryDirectory(prefix="xmr-") as folder:
         path = Path(folder) / "item"
         first_s = await written_plain(found, file, path, service)
-        return await service.look(partial(localize_vector, service.model, vector, found.modality, path)), first_s
+        look = partial(localize_vector, service.model, vector, found.modality, path, alone)
+        return await service.look(look), first_s
 
 
 async def vector_of(asked: Asked, service: Service) -> Embeddings:
@@ -88,9 +93,17 @@ async def vector_of(asked: Asked, service: Service) -> Embeddings:
     for part in asked.parts:
         if part.kind == "text" and part.content not in asked.vectors:
             asked.vectors[part.content] = (await service.batcher.embed("text", [part.content]))[0]
-    for content, (modality, windows) in asked.decoded.items():
-        asked.vectors[content] = (await service.batcher.embed(modality, [windows]))[0]
+    for content, file in asked.decoded.items():
+        asked.vectors[content] = (await service.batcher.embed(file.modality, [file.windows]))[0]
     return await service.lookups.ask(lambda index: Ready(index, service.model).of(asked))
+
+
+def file_alone(asked: Asked) -> tuple[str, list[Piece]] | None:
+    """Modality and pieces of the file that is the whole question, if one is: its seconds can be told apart."""
+    if len(asked.parts) > 1 or asked.parts[0].weight < 0 or not asked.decoded:
+        return None
+    [file] = asked.decoded.values()
+    return file.modality, file.pieces
 
 
 async def written_plain(found: Found, file: File, path: Path, service: Service) -> float:

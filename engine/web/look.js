@@ -58,7 +58,8 @@ export class Look {
     this.moment?.close();
     this.view.append(overlay(heat));
     this.view.classList.add("looked");
-    return `${placeOf(heat)}.`;
+    const heard = typeof heat.heard_s === "number" ? `, named at ${clock(heat.heard_s)} of the sound` : "";
+    return `${placeOf(heat)}${heard}.`;
   }
 
   #hide() {

@@ -11,7 +11,7 @@ export function remember(question) {
   const key = crypto.randomUUID?.() ?? String(Math.random());
   remembered.set(key, question);
   const target = toAddress(question);
-  const isSame = target === (location.search || "/");
+  const isSame = target === (location.search || "./");
   const isHeld = !question.parts.some((part) => part.file);
   history[isSame && isHeld ? "replaceState" : "pushState"]({ key }, "", target);
 }

@@ -65,7 +65,7 @@ export function toAddress(question) {
   set("k", question.k === PAGE_SIZES[0] ? "" : String(question.k));
   set("page", question.page > 1 ? String(question.page) : "");
   const written = fields.toString();
-  return written ? `?${written}` : "/";
+  return written ? `?${written}` : "./";
 }
 
 /** @param {string} written as toAddress writes it; what does not fit is left out @returns {Question} */

@@ -93,14 +93,17 @@ export function deleteItem(id) {
 
 /** @param {string} path @returns {Promise<{peaks: (number | number[])[], duration_s: number}>} */
 export function waveform(path) {
-  return call(address(path));
+  return call(path);
 }
 
-/** An address on this server, or "" for one elsewhere. @param {string | null | undefined} path */
+/**
+ * An address on this server, below the page: a proxy may have put both under a prefix. "" for one elsewhere.
+ * @param {string | null | undefined} path
+ */
 export function address(path) {
-  if (!path) return "";
-  const url = new URL(path, location.origin);
-  return url.origin === location.origin ? url.pathname + url.search : "";
+  if (!path?.startsWith("/")) return "";
+  const url = new URL(`.${path}`, document.baseURI);
+  return url.pathname + url.search;
 }
 
 /** The address of a small picture, large enough for a card on a fine screen. @param {string | null | undefined} path */
@@ -127,7 +130,7 @@ function post(path, body, signal) {
 async function call(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { ...options, headers: { accept: "application/json", ...options.headers } });
+    response = await fetch(address(path), { ...options, headers: { accept: "application/json", ...options.headers } });
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ServerError("The server does not answer. Start it again with `xmr serve`, then try again.", 0);
