@@ -3,11 +3,13 @@
     python benchmarks/serve.py MODEL [--rows 100000] [--clients 32] [--seconds 15]
 
 The rows are random unit vectors. Asked are `xmr serve` and, on the same rows, `serve_peer.py`: the same encoder and
-faiss, one question at a time. The clients are sockets of one loop in this process, each of which asks again as soon as
-it has its answer. They take from the same cores as the server: how much is in the table.
+faiss, one question at a time. No two questions that wait together are equal. The clients are sockets of one loop in
+this process, each of which asks again as soon as it has its answer. They take from the same cores as the server: the
+last columns tell how many both were busy with.
 """
 
 import argparse
+import itertools
 import json
 import os
 import selectors
@@ -16,30 +18,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from xmr.engine.media.text import MARKS
 from xmr.engine.model import Model
 
-WORDS = ("a dog barks", "rain on a roof", "a red bell", "people talk in a street", "a bird sings", "a siren far away")
+N_QUESTIONS = 2000  # far more than wait at once
+N_WORDS = (3, 7)  # of a question, the second one excluded
 WARM_S = 3.0
 LOOK_S = 0.1  # between two looks at /healthz
 TICK_S = os.sysconf("SC_CLK_TCK")
 TITLES = (
-    "server",
-    "clients",
-    "questions/s",
-    "p50 ms",
-    "p99 ms",
-    "p99/p50",
-    "/healthz ms",
-    "server cores",
-    "client cores",
-)
-HEAD = "{:<12} {:>7} {:>12} {:>9} {:>9} {:>9} {:>14} {:>13} {:>13}"
-ROW = "{:<12} {:>7} {:>12.1f} {:>9.1f} {:>9.1f} {:>9.1f} {:>14.0f} {:>13.2f} {:>13.2f}"
+    "server", "clients", "questions/s", "p50 ms", "p99 ms", "p99/p50", "/healthz at most ms", "cores of server",
+    "cores of clients",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -52,10 +48,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_index(folder, asked.model, asked.rows)
-        print(HEAD.format(*TITLES))
+        questions = itertools.cycle(sentences(asked.model))
+        print(f"| {' | '.join(TITLES)} |\n|{' --- |' * len(TITLES)}")
         rates = {}
         for server, command in commands(folder, asked.model).items():
-            for n_clients, load in measured(command, (1, asked.clients), asked.seconds).items():
+            for n_clients, load in measured(command, questions, (1, asked.clients), asked.seconds).items():
                 rates[server, n_clients] = load.rate
                 tell(server, n_clients, load)
     ours, alone, theirs = rates["xmr serve", asked.clients], rates["xmr serve", 1], rates["peer", asked.clients]
@@ -74,6 +71,14 @@ def make_index(folder: Path, model_folder: Path, n_rows: int) -> None:
             listed.write(json.dumps({"path": f"/corpus/{number:06}.jpg", "modality": modality}) + "\n")
     options = [folder / "rows.npy", "--list", folder / "rows.jsonl", "--index", folder / "index"]
     subprocess.run([*map(str, [xmr(), "index", "--from", *options, "--model", model_folder])], check=True)
+
+
+def sentences(model_folder: Path) -> list[bytes]:
+    """Requests that differ, of words that the model knows."""
+    known = [word for word in Model.open(model_folder).preprocessing["text"].vocabulary if word not in MARKS]
+    rng = np.random.default_rng(0)
+    drawn = (" ".join(rng.choice(known, n_words)) for n_words in rng.integers(*N_WORDS, 2 * N_QUESTIONS))
+    return [question(words) for words in list(dict.fromkeys(drawn))[:N_QUESTIONS]]
 
 
 def commands(folder: Path, model: Path) -> dict[str, list[object]]:
@@ -103,12 +108,14 @@ class Load:
         return len(self.questions_s) / self.seconds
 
 
-def measured(command: list[object], clients: tuple[int, ...], seconds: float) -> dict[int, Load]:
+def measured(
+    command: list[object], questions: Iterator[bytes], clients: tuple[int, ...], seconds: float
+) -> dict[int, Load]:
     server = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
     try:
         port = port_of(server)
-        run(port, clients[0], WARM_S)
-        return {n_clients: with_cores(server.pid, port, n_clients, seconds) for n_clients in clients}
+        run(port, questions, clients[0], WARM_S)
+        return {n_clients: with_cores(server.pid, port, questions, n_clients, seconds) for n_clients in clients}
     finally:
         server.terminate()
         server.wait()
@@ -122,10 +129,10 @@ def port_of(server: "subprocess.Popen[str]") -> int:
     raise SystemExit("the server did not start")
 
 
-def with_cores(process: int, port: int, n_clients: int, seconds: float) -> Load:
+def with_cores(process: int, port: int, questions: Iterator[bytes], n_clients: int, seconds: float) -> Load:
     """And how many cores server and clients were busy with."""
     server_s, client_s = cpu_s(process), time.process_time()
-    load = run(port, n_clients, seconds)
+    load = run(port, questions, n_clients, seconds)
     load.server_cores = (cpu_s(process) - server_s) / seconds
     load.client_cores = (time.process_time() - client_s) / seconds
     return load
@@ -140,15 +147,14 @@ def cpu_s(process: int) -> float:
 class Client:
     """One connection: asks, takes the answer, asks again."""
 
-    def __init__(self, port: int, times_s: list[float], requests: list[bytes]) -> None:
+    def __init__(self, port: int, times_s: list[float], requests: Iterator[bytes]) -> None:
         self.connection = socket.create_connection(("127.0.0.1", port))
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._times_s, self._requests = times_s, requests
-        self._n_asked, self._answer = 0, b""
+        self._answer = b""
 
     def ask(self) -> None:
-        request = self._requests[self._n_asked % len(self._requests)]
-        self._n_asked += 1
+        request = next(self._requests)
         self._start_s = time.perf_counter()
         self.connection.sendall(request)
 
@@ -169,12 +175,11 @@ def length_of(head: bytes) -> int:
     return int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
 
 
-def run(port: int, n_clients: int, seconds: float) -> Load:
+def run(port: int, questions: Iterator[bytes], n_clients: int, seconds: float) -> Load:
     """Answers that come in the time count."""
     load = Load(seconds)
-    questions = [question(words) for words in WORDS]
-    clients = [Client(port, load.questions_s, questions[i % 6 :] + questions[: i % 6]) for i in range(n_clients)]
-    looker = Client(port, load.healthy_s, [b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+    clients = [Client(port, load.questions_s, questions) for _ in range(n_clients)]
+    looker = Client(port, load.healthy_s, itertools.repeat(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     selector = selectors.DefaultSelector()
     for client in (*clients, looker):
         selector.register(client.connection, selectors.EVENT_READ, client)
@@ -207,8 +212,9 @@ def question(words: str) -> bytes:
 
 def tell(server: str, n_clients: int, load: Load) -> None:
     p50, p99 = 1000 * np.percentile(load.questions_s, (50, 99))
-    healthy = 1000 * max(load.healthy_s)
-    print(ROW.format(server, n_clients, load.rate, p50, p99, p99 / p50, healthy, load.server_cores, load.client_cores))
+    times = f"{p50:,.1f} | {p99:,.1f} | {p99 / p50:.1f} | {1000 * max(load.healthy_s):.0f}"
+    cores = f"{load.server_cores:.2f} | {load.client_cores:.2f}"
+    print(f"| {server} | {n_clients} | {load.rate:,.1f} | {times} | {cores} |", flush=True)
 
 
 if __name__ == "__main__":
