@@ -6,7 +6,7 @@ showed. Each prefix is one search, and all of them are of one version of the ind
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,31 +60,54 @@ class Answer:
     folded: tuple[int, ...] = ()  # ids of its near duplicates, best first
 
 
-def answer(index: Index, vector: NDArray[np.float32], wanted: Wanted, without: Collection[int] = ()) -> list[Answer]:
+def answer(
+    index: Index,
+    vector: NDArray[np.float32],
+    wanted: Wanted,
+    without: Collection[int] = (),
+    *,
+    go_on: Callable[[], None] = lambda: None,
+) -> list[Answer]:
     """The wanted page of the ranking against a unit vector (dim,), without some items.
 
-    Duplicates are counted down to the first hit after the page, or to the end of what scores high enough.
+    Duplicates are counted down to the first hit after the page, or to the end of what scores high enough. `go_on` is
+    called now and then, and may raise where it has taken too long.
     """
     with index.snapshot():
         n_items, n_wanted = len(index), wanted.offset + wanted.k
+        if wanted.group is None and wanted.fold is None and not without:
+            return plain_answer(index, vector, wanted)[0]
         n_read = n_wanted + len(without)
         if wanted.group is not None or wanted.fold is not None:
             n_read *= GROWTH
         while True:
+            go_on()
             n_read = min(n_read, max(1, n_items))
             hits = index.search(vector, n_read, to=wanted.to, where=wanted.where, min_score=wanted.min_score)
             is_all = len(hits) < n_read or n_read >= n_items
-            shown = _shown(index, hits, wanted, without)
+            shown = _shown(index, hits, wanted, without, go_on)
             # with folding the hit after the page ends the count of the last one's duplicates
             if is_all or len(shown) >= n_wanted + (wanted.fold is not None):
                 return _page(shown, wanted)
             n_read *= GROWTH
 
 
+def plain_answer(index: Index, vectors: NDArray[np.float32], wanted: Wanted) -> list[list[Answer]]:
+    """The wanted page of each of the unit vectors (n, dim) or (dim,), neither grouped nor folded, by one search."""
+    n_read = wanted.offset + wanted.k
+    hits = index.search(vectors, n_read, wanted.to, wanted.where, wanted.min_score, wanted.offset)
+    pages: list[list[Answer]] = [[] for _ in np.atleast_2d(vectors)]
+    for hit in hits:
+        pages[hit.query].append(Answer(hit.rank, hit))
+    return pages
+
+
 Shown = tuple[Hit, list[Hit]]  # with what is folded into it
 
 
-def _shown(index: Index, hits: Iterable[Hit], wanted: Wanted, without: Collection[int]) -> list[Shown]:
+def _shown(
+    index: Index, hits: Iterable[Hit], wanted: Wanted, without: Collection[int], go_on: Callable[[], None]
+) -> list[Shown]:
     """What of a prefix of the ranking is shown, best first."""
     left = [hit for hit in hits if hit.id not in without]
     if wanted.group is not None:
@@ -94,7 +117,7 @@ def _shown(index: Index, hits: Iterable[Hit], wanted: Wanted, without: Collectio
         left = list(best.values())
     if wanted.fold is None:
         return [(hit, []) for hit in left]
-    return _folded(index, left, wanted.fold)
+    return _folded(index, left, wanted.fold, go_on)
 
 
 class _Rows(NamedTuple):
@@ -113,11 +136,12 @@ class _Rows(NamedTuple):
         return _Rows(np.concatenate([self.vectors, vectors]), np.concatenate([self.modalities, modalities]))
 
 
-def _folded(index: Index, hits: Sequence[Hit], cosine: float) -> list[Shown]:
+def _folded(index: Index, hits: Sequence[Hit], cosine: float, go_on: Callable[[], None]) -> list[Shown]:
     """Each hit is shown, or goes to the best one shown of its modality that it is a near duplicate of."""
     shown: list[Shown] = []
     kept = _Rows(np.empty((0, index.dim), dtype=np.float32), np.empty(0, dtype=np.int8))  # of what is shown
     for start in range(0, len(hits), HITS_AT_ONCE):
+        go_on()
         block = hits[start : start + HITS_AT_ONCE]
         modalities = np.array([list(MODALITIES).index(hit.modality) for hit in block], dtype=np.int8)
         rows = _Rows(index.vectors([hit.id for hit in block]), modalities)

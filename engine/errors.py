@@ -7,3 +7,7 @@ class XmrError(Exception):
 
 class UsageError(XmrError):
     """A command line that asks for nothing that exists. The command exits 2."""
+
+
+class UnreadableError(XmrError):
+    """An index that cannot be asked as it lies on the disk, whatever is asked of it. The command exits 1."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UnreadableError, XmrError
 
 # what a condition may name, and what it stands for; a key of the metadata is a column too
 COLUMNS = {
@@ -45,9 +45,15 @@ FUNCTIONS = frozenset((
     "strftime", "substr", "substring", "time", "typeof", "unixepoch", "upper", "->", "->>",
 ))
 # fmt: on
-OF_THE_QUERY = frozenset(("group_concat", "json_patch"))  # an aggregate, which no condition may hold; and `metadata`
-TABLES = frozenset(("items", "files"))
+OF_THE_QUERY = frozenset(("group_concat", "json_patch", "name_of"))  # no condition gains anything by them
+TABLES = frozenset(("items", "files", "roots"))
 ROWS = "FROM items LEFT JOIN files ON files.id = items.file"
+ROOTS = " LEFT JOIN roots ON roots.id = files.root"
+# below its root; the name alone of a file that has none
+BELOW_ROOT = (
+    "iif(substr(files.path, 1, length(roots.path) + 1) = roots.path || '/', "
+    "substr(files.path, length(roots.path) + 2), name_of(files.path))"
+)
 NO_CONDITION = frozenset(("select", "with", "values", "raise"))  # keywords of statements
 ROW_NUMBERS = frozenset(("rowid", "oid", "_rowid_"))  # every table has them, what is asked here has not
 
@@ -63,6 +69,7 @@ LIMITS = {
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
 STEPS_BETWEEN_LOOKS = 200  # of SQLite's machine, between two looks at the clock
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)  # no condition is at fault
 IDS_OF_A_BLOCK = 1_000_000  # read at once, at most 20 bytes each
 
 TOKEN = re.compile(
@@ -75,22 +82,29 @@ TOKEN = re.compile(
 Ids = NDArray[np.int64]
 
 
-def matching(connection: sqlite3.Connection, condition: str, *, time_limit_s: float = TIME_LIMIT_S) -> Ids:
+def matching(
+    connection: sqlite3.Connection, condition: str, *, below_roots: bool = False, time_limit_s: float = TIME_LIMIT_S
+) -> Ids:
     """Ids of the items that a condition holds for, ascending; XmrError for one that is none, or takes too long.
 
     The connection is one to a catalog, and may be in a transaction: then what is found is of the version that it
     reads. While the condition is evaluated, the connection can do nothing else; afterwards it is as it was.
+    `below_roots`: a path is one without the folder that was indexed.
     """
     names = _named(condition)
     keys = _columns_of_keys(connection, condition)
     known = [*COLUMNS, *keys]
     _refuse_unknown(condition, names, known)
     blocks = _blocks(connection)
-    sql = _sql(condition, keys)
+    sql = _sql(condition, keys, below_roots=below_roots)
+    if below_roots:
+        connection.create_function("name_of", 1, _name_of, deterministic=True)
     try:
         with _locked_in(connection, time_limit_s):
             found = [connection.execute(sql, block).fetchone()[0] for block in blocks]
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) in DAMAGE:
+            raise UnreadableError(f"damaged catalog ({error}); `xmr verify` tells more") from None
         raise XmrError(_told(condition, error, known, time_limit_s)) from None
     ids = np.concatenate([_parsed(text) for text in found]) if found else np.zeros(0, dtype=np.int64)
     return ids if (ids[1:] > ids[:-1]).all() else np.sort(ids)
@@ -155,16 +169,21 @@ def _columns_of_keys(connection: sqlite3.Connection, condition: str) -> list[str
     return [name for name in names if taken[name.lower()] == 1 and name.isprintable() and not {'"', "\\"} & set(name)]
 
 
-def _sql(condition: str, keys: Sequence[str]) -> str:
+def _name_of(path: str | None) -> str | None:
+    return None if path is None else path.rpartition("/")[2]
+
+
+def _sql(condition: str, keys: Sequence[str], *, below_roots: bool) -> str:
     """The ids of a block, joined by commas: so a million of them are no objects of Python's.
 
     A LEFT JOIN is left out by SQLite where nothing is asked of the file, and is an ordinary one where something is.
     """
     folded = condition.lower()
-    columns = [f"{meaning} AS {name}" for name, meaning in COLUMNS.items()]
+    meant = COLUMNS | ({"path": BELOW_ROOT} if below_roots else {})
+    columns = [f"{meaning} AS {name}" for name, meaning in meant.items()]
     columns += [f'{_of_metadata(key)} AS "{key}"' for key in keys if key.lower() in folded]
     return (
-        f"SELECT group_concat(id) FROM (SELECT {', '.join(columns)} {ROWS}) "
+        f"SELECT group_concat(id) FROM (SELECT {', '.join(columns)} {ROWS}{ROOTS if below_roots else ''}) "
         f"WHERE id BETWEEN ? AND ? AND (\n{condition}\n)"
     )
 
@@ -188,7 +207,7 @@ def _read(connection: sqlite3.Connection, sql: str) -> list[tuple[Any, ...]]:
     try:
         return connection.execute(sql).fetchall()
     except sqlite3.DatabaseError as error:
-        raise XmrError(f"damaged catalog ({error}); `xmr verify` tells more") from None
+        raise UnreadableError(f"damaged catalog ({error}); `xmr verify` tells more") from None
 
 
 def _parsed(joined: str | None) -> Ids:
@@ -236,8 +255,6 @@ def _told(condition: str, error: sqlite3.Error, known: Sequence[str], time_limit
     code = getattr(error, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_INTERRUPT:
         return f"{shown}: not done after {time_limit_s:g} s; ask for something simpler"
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR):
-        return f"damaged catalog ({said}); `xmr verify` tells more"
     if name := re.fullmatch(r"no such column: (.*)", said):
         return f"{shown}: {_no_column(name[1], known)}"
     if name := re.search(r"(?:not authorized to use function|no such function): (.*)", said):

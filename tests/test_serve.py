@@ -167,10 +167,10 @@ def test_changes_of_the_index_are_seen_without_a_restart(world: Path) -> None:
         ({"text": "a dog", "minus_text": "a dog"}, 400, "bad_question"),
         ({"like": [999_999]}, 404, "no_item"),
         ({"image": "data:image/png;base64,@@"}, 422, "bad_data"),
-        ({"image": "data:image/png;base64,AAAA"}, 400, "bad_question"),
+        ({"image": "data:image/png;base64,AAAA"}, 422, "bad_file"),
         ({"image": "/etc/passwd"}, 422, "bad_data"),
         ({"image": {"vector": [1.0]}}, 422, "bad_vector"),
-        ({"text": "a dog", "weights": {"text": [1, 2]}}, 400, "bad_question"),
+        ({"text": "a dog", "weights": {"text": [1, 2]}}, 422, "bad_shape"),
     ],
 )
 def test_a_refusal_is_one_sentence(client: TestClient, question: dict[str, object], status: int, code: str) -> None:

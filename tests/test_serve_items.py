@@ -82,7 +82,8 @@ def client_of(world: Path) -> TestClient:
 
 def hits(client: TestClient, path: str, modality: str) -> list[Record]:
     """Of a file, in its order."""
-    question = {"text": "a bell", "to": modality, "where": f"path LIKE '%/{path}'", "k": 100}
+    condition = f"path = '{path.removeprefix('corpus/')}' OR path LIKE '%{path}'"
+    question = {"text": "a bell", "to": modality, "where": condition, "k": 100}
     found: list[Record] = client.post("/v1/search", json=question).json()["hits"]
     assert found
     return sorted(found, key=lambda hit: hit["start_s"] or 0)

@@ -260,6 +260,20 @@ def test_a_client_that_sends_a_byte_at_a_time_is_given_up(
     client.close()
 
 
+def test_a_client_that_reads_nothing_is_given_up(
+    bounded: int, finished_world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xmr.engine.serve import connection, page
+
+    monkeypatch.setattr(connection, "SEND_S", 0.5)
+    monkeypatch.setitem(page.FILES, "large.js", b"a" * 30_000_000)  # more than the system takes before it is read
+    with socket.create_connection(("127.0.0.1", bounded)) as client:
+        client.sendall(b"GET /web/large.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        time.sleep(3)
+        assert len(answers(client)) < 30_000_000  # the end does not come
+    assert asked(bounded, "/healthz")[0] == 200
+
+
 def test_a_connection_that_is_used_lives_longer_than_a_deadline(bounded: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", bounded)
     for _ in range(4):

@@ -17,7 +17,7 @@ pytest.importorskip("httpx", reason="httpx asks the server in tests")
 from PIL import Image
 from test_serve_safety import fetched, serving, web
 
-from xmr.engine.serve import asking
+from xmr.engine.serve import service
 from xmr.engine.serve.refusals import Refusal
 from xmr.engine.serve.urls import fetch, is_public, is_url
 
@@ -146,7 +146,7 @@ def test_an_answer_that_is_no_file_is_refused() -> None:
 def asked_by_url(world: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, mime: str) -> Any:
     with web(answering(content, Content_Type=mime)) as port, serving(world, allow_urls=True) as client:
         allowed = functools.partial(fetch, is_allowed=lambda address: address == "127.0.0.1", ports=(port,))
-        monkeypatch.setattr(asking, "fetch", allowed)
+        monkeypatch.setattr(service, "fetch", allowed)
         return client.post("/v1/search", json={"image": f"http://127.0.0.1:{port}/a", "k": 1})
 
 

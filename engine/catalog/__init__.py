@@ -13,7 +13,7 @@ from typing import Any
 
 from xmr.engine.catalog.connection import BUSY_S, connect, stamp_of, told_of
 from xmr.engine.catalog.tables import SCHEMA, File, Found, Item, Segment, SegmentFile
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UnreadableError, XmrError
 
 __all__ = ["Catalog", "File", "Found", "Item", "Segment", "SegmentFile"]
 
@@ -356,11 +356,11 @@ class Catalog:
     def _read_meta(self) -> dict[str, str]:
         """What stands about the index as a whole; XmrError where it is none of this version."""
         if not self._query("SELECT 1 FROM sqlite_schema WHERE name = 'meta'"):
-            raise XmrError(f"{self.path}: a SQLite file, but no catalog of an index; choose another folder")
+            raise UnreadableError(f"{self.path}: a SQLite file, but no catalog of an index; choose another folder")
         meta = {str(key): str(value) for key, value in self._query("SELECT key, value FROM meta")}
         found = meta.get("format")
         if found != str(FORMAT):
-            raise XmrError(
+            raise UnreadableError(
                 f"{self.path}: index format {found} found, this version reads {FORMAT}; index again into another folder"
             )
         return meta
@@ -385,9 +385,9 @@ class Catalog:
         except UnicodeEncodeError as error:  # a path that no file of an index has
             raise XmrError(f"{error.object!a}: not a name in UTF-8, which no index holds; rename it") from None
         except sqlite3.OperationalError as error:  # of the disk, or a table that is not there
-            raise XmrError(f"{self.path}: cannot be read ({error}); mend that, or ask `xmr verify`") from None
+            raise UnreadableError(f"{self.path}: cannot be read ({error}); mend that, or ask `xmr verify`") from None
         except sqlite3.DatabaseError as error:
-            raise XmrError(
+            raise UnreadableError(
                 f"{self.path}: damaged catalog ({error}); `xmr verify` tells more, or index again into another folder"
             ) from None
 

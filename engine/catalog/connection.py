@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UnreadableError, XmrError
 
 BUSY_S = 30.0  # how long to wait for another process that holds the catalog
 
@@ -34,9 +34,11 @@ def connect(path: Path) -> sqlite3.Connection:
             raise
         return connection
     except sqlite3.OperationalError as error:
-        raise XmrError(f"{path}: cannot be opened ({error}); mend that and run again") from None
+        raise UnreadableError(f"{path}: cannot be opened ({error}); mend that and run again") from None
     except sqlite3.DatabaseError as error:
-        raise XmrError(f"{path}: no catalog that SQLite can read ({error}); index again into another folder") from None
+        raise UnreadableError(
+            f"{path}: no catalog that SQLite can read ({error}); index again into another folder"
+        ) from None
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
@@ -48,7 +50,9 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
             return connection
         connection.close()
     if log.exists() and log.stat().st_size:
-        raise XmrError(f"{path}: its writer was interrupted; make the folder writable and ask once, which mends it")
+        raise UnreadableError(
+            f"{path}: its writer was interrupted; make the folder writable and ask once, which mends it"
+        )
     return _connect_by_uri(path, "mode=ro&immutable=1")
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from xmr.engine.catalog import Catalog
 from xmr.engine.corpus import Scan
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UnreadableError, XmrError
 from xmr.engine.files import make_folder, sync_folder
 from xmr.engine.index.lock import LOCK_NAME, SEAL_NAME, Seal, writer_lock
 from xmr.engine.index.reader import CATALOG_NAME, SEGMENTS_NAME, Hit, Reader, embeds
@@ -36,17 +36,20 @@ COMMIT_ITEMS = 2048  # a commit is made at the end of the file with which there 
 class Index(Reader):
     """An open index. What changes it takes the lock of the one writer; the rest is `Reader`'s."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, *, below_roots: bool = False) -> None:
+        super().__init__(folder, below_roots=below_roots)
         self._writer = Writer(self._store, self._catalog)
 
     @classmethod
-    def open(cls, folder: Path | str) -> "Index":
-        """Open an index that exists; XmrError where there is none or another version wrote it."""
+    def open(cls, folder: Path | str, *, below_roots: bool = False) -> "Index":
+        """Open an index that exists; XmrError where there is none or another version wrote it.
+
+        `below_roots`: conditions name paths without the folder that was indexed, as a server tells them.
+        """
         folder = Path(folder)
         if not (folder / CATALOG_NAME).is_file():
-            raise XmrError(f"{folder}: no index there; make one with `xmr index PATH`")
-        return cls(folder)
+            raise UnreadableError(f"{folder}: no index there; make one with `xmr index PATH`")
+        return cls(folder, below_roots=below_roots)
 
     @classmethod
     def create(cls, folder: Path | str, model: Model, reading: Reading | None = None) -> "Index":

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmr.engine.catalog import Catalog, File, Found
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UnreadableError, XmrError
 from xmr.engine.index.segments import Ids, SegmentStore
 from xmr.engine.index.view import View
 from xmr.engine.media.reading import Reading
@@ -46,15 +46,16 @@ class Hit:
 class Reader:
     """What `Index` does without changing anything; readers may be many, beside the one writer."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, below_roots: bool = False) -> None:
+        """`below_roots`: conditions name paths without the folder that was indexed, as a server tells them."""
+        self.folder, self._below_roots = folder, below_roots
         self._catalog = Catalog(folder / CATALOG_NAME)
         self.meta = self._catalog.meta
         try:
             self.dim, self.reading = int(self.meta["dim"]), Reading(**json.loads(self.meta["reading"]))
         except (KeyError, ValueError, TypeError) as error:
             self._catalog.close()
-            raise XmrError(f"{self._catalog.path}: damaged catalog ({error}); index again elsewhere") from None
+            raise UnreadableError(f"{self._catalog.path}: damaged catalog ({error}); index again elsewhere") from None
         self._store = SegmentStore(folder / SEGMENTS_NAME, self.dim)
         self._version: tuple[int, int, int] | None = None  # of the catalog, when these were read:
         self._present: list[str] = []
@@ -70,6 +71,11 @@ class Reader:
     def counts(self) -> dict[str, int]:
         """Items that can be found, by modality."""
         return self._catalog.counts()
+
+    def modalities(self) -> list[str]:
+        """Of the items that can be found."""
+        self._forget_old_views()
+        return self._present
 
     def n_segments(self) -> int:
         return len(self._catalog.segments())
@@ -98,12 +104,13 @@ class Reader:
         to: Sequence[str] | str | None = None,
         where: str | None = None,
         min_score: float | None = None,
+        offset: int = 0,
     ) -> list[Hit]:
         """The k best items of each query, best first, the first query's hits first; `hit.query` says whose it is.
 
         query_vectors (n_queries, dim) or (dim,) unit rows; `to` limits the modalities, `where` is a condition in SQL
-        (see `where.py`). Equal scores: by modality, then the item that was indexed first. XmrError for a modality that
-        the index lacks.
+        (see `where.py`); of the k the first `offset` are passed over. Equal scores: by modality, then the item that was
+        indexed first. XmrError for a modality that the index lacks.
         """
         queries = np.atleast_2d(query_vectors)
         with self.snapshot(to):
@@ -112,7 +119,7 @@ class Reader:
                 return []
             allow = view.allowed(self._matching(where))
             scores, rows = view.top_k(queries, k, allow)
-            return self._hits(view, scores, rows, min_score)
+            return self._hits(view, scores, rows, min_score, offset)
 
     def nearest(self, query_vectors: NDArray[np.float32], k: int, to: str) -> tuple[NDArray[np.float32], Ids]:
         """Scores and ids of the k best items of one modality, both (n_queries, k or as many as there are), best first.
@@ -186,7 +193,7 @@ class Reader:
         """All items that can be found, by modality and then id, in blocks; as the index is when the first is drawn."""
         from xmr.engine.index.blocks import blocks_of
 
-        with closing(Reader(self.folder)) as reader, reader.snapshot(to):
+        with closing(Reader(self.folder, below_roots=self._below_roots)) as reader, reader.snapshot(to):
             matching = reader._matching(where)
             for modality in reader._modalities(to):
                 yield from blocks_of(reader._catalog, reader._view([modality]), matching)
@@ -251,20 +258,23 @@ class Reader:
             return None
         from xmr.engine.where import matching
 
-        return matching(self._catalog.connection, where)
+        return matching(self._catalog.connection, where, below_roots=self._below_roots)
 
     def _hits(
-        self, view: View, scores: NDArray[np.float32], rows: NDArray[np.int64], min_score: float | None
+        self, view: View, scores: NDArray[np.float32], rows: NDArray[np.int64], min_score: float | None, offset: int
     ) -> list[Hit]:
         places = [
             (query, place)
-            for query, place in np.ndindex(*rows.shape)
+            for query in range(len(rows))
+            for place in range(offset, rows.shape[1])
             if rows[query, place] >= 0 and (min_score is None or scores[query, place] >= min_score)
         ]
         ids = view.ids_of(np.array([rows[place] for place in places], dtype=np.int64)).tolist()
         known = self._catalog.found(ids)
         if len(known) < len(set(ids)):
-            raise XmrError(f"{self.folder}: rows of items that the catalog does not know; `xmr verify` tells more")
+            raise UnreadableError(
+                f"{self.folder}: rows of items that the catalog does not know; `xmr verify` tells more"
+            )
         return [
             _hit(query, place + 1, float(scores[query, place]), known[item])
             for (query, place), item in zip(places, ids, strict=True)

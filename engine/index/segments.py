@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from xmr.engine.catalog import Segment, SegmentFile
 from xmr.engine.codes import NO_ARRAY, Codes, Floats
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UnreadableError, XmrError
 from xmr.engine.files import sha256_of, sync_folder, write_whole
 
 ROWS, IDS, CODES = "f32.npy", "ids.npy", "i8"  # what follows the number in a name; Codes adds to the last
@@ -73,7 +73,7 @@ class SegmentStore:
             try:
                 codes = Codes.open(self._codes_path(segment), rows)
             except XmrError as error:
-                raise XmrError(f"{error}; `xmr index` with any path makes them anew") from None
+                raise UnreadableError(f"{error}; `xmr index` with any path makes them anew") from None
             self._opened[segment] = OpenSegment(ids, rows, codes)
         return self._opened[segment]
 
@@ -81,7 +81,7 @@ class SegmentStore:
         """Ids and rows, memory-mapped."""
         ids: Ids = self._map(segment, IDS, (segment.rows,), np.int64)
         if (ids[0], ids[-1]) != (segment.first_item, segment.last_item):
-            raise XmrError(
+            raise UnreadableError(
                 f"{self.folder / _name(segment.id, IDS)}: the ids {ids[0]} to {ids[-1]} found, {segment.first_item} to "
                 f"{segment.last_item} expected; `xmr verify` tells more"
             )
@@ -129,10 +129,10 @@ class SegmentStore:
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(f"{array.shape} {array.dtype} found, {shape} {np.dtype(dtype)} expected")
         except FileNotFoundError:
-            raise XmrError(f"{path}: missing; `xmr verify` tells what else is") from None
+            raise UnreadableError(f"{path}: missing; `xmr verify` tells what else is") from None
         except (OSError, *NO_ARRAY) as error:
-            reason = str(error).partition("\n")[0]
-            raise XmrError(
+            reason = "no array of numbers" if "pickle" in str(error) else str(error).partition("\n")[0]
+            raise UnreadableError(
                 f"{path}: a segment of the index cannot be read ({reason}); `xmr verify` tells more"
             ) from None
         return array

@@ -4,7 +4,6 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from xmr.engine.serve.refusals import Refusal
 from xmr.engine.serve.replies import Alive, Info
 from xmr.engine.serve.search import Served
 from xmr.engine.serve.shapes import MAX_K
@@ -43,8 +42,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", response_model=Alive)
 async def readyz(service: Served) -> dict[str, str]:
     """Whether questions are answered."""
-    if not service.is_ready:
-        raise Refusal(503, "not_ready", "the index is still being opened; ask again in a second", {"Retry-After": "1"})
+    await service.check_ready()
     return {"status": "ready"}
 
 

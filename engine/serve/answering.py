@@ -4,23 +4,26 @@ Each is answered as it would be alone, to the last bit. Their sentences go throu
 length at a time: padding would change how a runtime sums. Questions that search the same items share one search.
 """
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
-from xmr.engine.answer import Answer, Wanted, answer
+from xmr.engine.answer import Answer, Wanted, answer, plain_answer
 from xmr.engine.errors import XmrError
-from xmr.engine.index import Hit, Index
+from xmr.engine.index import Index
 from xmr.engine.media import text
 from xmr.engine.model import Embeddings, Model
 from xmr.engine.question import Asker, Part
-from xmr.engine.serve.refusals import Refusal, no_item
+from xmr.engine.serve.refusals import Refusal, no_item, too_slow
 from xmr.engine.serve.waiting import Answered, Asked, Page, Piece
 
 SLICE = {"text": 64}  # pieces that are embedded in one turn
 SLICE_OF_FILES = 8
+COSTLY_S = 5.0  # for one question that groups or folds, in which all others wait
 
 Outcome = Answered | Exception
 T = TypeVar("T")
@@ -32,12 +35,15 @@ def answers(questions: Sequence[Asked], index: Index, model: Model) -> list[Outc
     asker.embedded = _of_sentences(questions, model)
     found: dict[int, Outcome] = {}
     with index.snapshot():
-        version = index.version()
+        version, held = index.version(), index.modalities()
         for wanted, places in _alike(questions).items():
             vectors = {place: _tried(partial(asker.of, questions[place])) for place in places}
             found |= {place: why for place, why in vectors.items() if isinstance(why, Exception)}
             asked = {place: vector for place, vector in vectors.items() if isinstance(vector, np.ndarray)}
-            found |= _found(wanted, asked, index, version)
+            if wanted.to is not None and not (to := tuple(name for name in wanted.to if name in held)):
+                found |= dict.fromkeys(asked, Answered([], {}, version))
+            else:
+                found |= _found(wanted if wanted.to is None else replace(wanted, to=to), asked, index, version)
     return [found[place] for place in range(len(questions))]
 
 
@@ -128,25 +134,26 @@ def _alike(questions: Sequence[Asked]) -> dict[Wanted, list[int]]:
 def _found(wanted: Wanted, vectors: dict[int, Embeddings], index: Index, version: str) -> dict[int, Outcome]:
     """Outcomes by place, for questions that want the same."""
     if wanted.group is None and wanted.fold is None and len(vectors) > 1:
-        pages = _tried(partial(_pages, wanted, list(vectors.values()), index))
+        pages = _tried(partial(plain_answer, index, np.stack(list(vectors.values())), wanted))
         if isinstance(pages, Exception):
             return dict.fromkeys(vectors, pages)
         return {place: _answered(page, index, version) for place, page in zip(vectors, pages, strict=True)}
     found: dict[int, Outcome] = {}
     for place, vector in vectors.items():
-        page = _tried(partial(answer, index, vector, wanted))
+        page = _tried(partial(answer, index, vector, wanted, go_on=_for(COSTLY_S)))
         found[place] = page if isinstance(page, Exception) else _answered(page, index, version)
     return found
 
 
-def _pages(wanted: Wanted, vectors: Sequence[Embeddings], index: Index) -> list[list[Answer]]:
-    """Of several questions by one search."""
-    n_read = wanted.offset + wanted.k
-    hits = index.search(np.stack(vectors), n_read, to=wanted.to, where=wanted.where, min_score=wanted.min_score)
-    of_query: list[list[Hit]] = [[] for _ in vectors]
-    for hit in hits:
-        of_query[hit.query].append(hit)
-    return [[Answer(hit.rank, hit) for hit in of_one[wanted.offset :]] for of_one in of_query]
+def _for(limit_s: float) -> Callable[[], None]:
+    """Refusal once the time is over."""
+    end_s = time.monotonic() + limit_s
+
+    def go_on() -> None:
+        if time.monotonic() > end_s:
+            raise too_slow(limit_s)
+
+    return go_on
 
 
 def _answered(page: list[Answer], index: Index, version: str) -> Answered:

@@ -1,14 +1,11 @@
-"""From a request to a question: files decoded, URLs fetched, vectors checked."""
+"""From what a request holds to a question: files decoded, URLs fetched, vectors and weights checked."""
 
-import asyncio
-import json
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
 
 from xmr.engine.answer import Wanted
 from xmr.engine.errors import XmrError
@@ -16,44 +13,17 @@ from xmr.engine.media import modalities_of
 from xmr.engine.model import Embeddings
 from xmr.engine.question import LIKE, MINUS, NAMES, VIDEO, parts_of
 from xmr.engine.serve.decoding import pieces
+from xmr.engine.serve.reading import Files, shown
 from xmr.engine.serve.refusals import Refusal, mistake
 from xmr.engine.serve.shapes import MAX_BATCH, OfItem, OfVector, SearchBody
-from xmr.engine.serve.uploads import Upload, of_data, of_file
-from xmr.engine.serve.urls import fetch, is_url
+from xmr.engine.serve.uploads import Upload, of_data
+from xmr.engine.serve.urls import is_url
 from xmr.engine.serve.waiting import Asked, Decoded
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from xmr.engine.serve.service import Service
 
 MIN_LENGTH = 1e-6  # of a vector that has a direction
-MAX_FIELDS = 64  # of a form
-WORDS = frozenset({"text", "minus_text", "where"})  # fields of a form that are taken as they are written
-FORM = "multipart/form-data"
-
-Files = Mapping[str, Sequence[Upload]]  # by the names of parts
-
-
-async def read(request: "Request") -> tuple[SearchBody, Files]:
-    """What a question is made of, from JSON or a form with files."""
-    given, files = await _read(request)
-    return body_of(given), files
-
-
-def body_of(given: object) -> SearchBody:
-    """Refusal (422) for another shape."""
-    try:
-        return SearchBody.model_validate(given)
-    except ValidationError as error:
-        raise misshapen(error.errors(include_url=False, include_input=False)) from None
-
-
-def misshapen(problems: Sequence[Any]) -> Refusal:
-    """One sentence of the first problem; nothing of what was sent is repeated."""
-    first = problems[0]
-    where = ".".join(str(step) for step in first["loc"] if step != "body") or "the body"
-    return Refusal(422, "bad_shape", f"{where}: {first['msg']}; see /openapi.json for what is expected")
 
 
 async def question_of(body: SearchBody, files: Files, service: "Service") -> Asked:
@@ -66,18 +36,23 @@ async def question_of(body: SearchBody, files: Files, service: "Service") -> Ask
     if len(sources) > MAX_BATCH:
         raise Refusal(422, "too_many", f"{len(sources)} parts found, at most {MAX_BATCH} are asked; ask with less")
     for number, (name, source) in enumerate(sources):
-        content = await _resolved(name.removeprefix(MINUS), source, f"\0{number}\0{id(asked)}", asked, service)
-        contents.setdefault(name, []).append(content)
-    weights = {name: share if isinstance(share, list) else [share] for name, share in (body.weights or {}).items()}
+        key, told = f"\0{number}\0{id(asked)}", _told(name, len(contents.get(name, ())), sources)
+        contents.setdefault(name, []).append(await _resolved(name, source, key, told, asked, service))
     try:
-        asked.parts = parts_of(contents, weights)
+        asked.parts = parts_of(contents, _weights(body, contents))
     except XmrError as error:
         raise mistake(error) from None
     return asked
 
 
-async def _resolved(kind: str, source: Any, key: str, asked: Asked, service: "Service") -> str:
-    """What stands for a part in the question: a sentence, an id, or the key of what was decoded."""
+def _told(name: str, number: int, sources: Sequence[tuple[str, Any]]) -> str:
+    """What a part is called where something is wrong with it: its name, with a number where there are several."""
+    return f"{name} {number + 1}" if sum(other == name for other, _ in sources) > 1 else name
+
+
+async def _resolved(name: str, source: Any, key: str, told: str, asked: Asked, service: "Service") -> str:
+    """What stands for a part in the question: a sentence, or the key of an item or of what was decoded."""
+    kind = name.removeprefix(MINUS)
     if kind == "text":
         return str(source)
     if kind == LIKE or isinstance(source, OfItem):
@@ -87,7 +62,7 @@ async def _resolved(kind: str, source: Any, key: str, asked: Asked, service: "Se
         asked.vectors[key] = _unit(source.vector, service.dim)
         return key
     upload = source if isinstance(source, Upload) else await file_of(kind, source, service)
-    asked.decoded[key] = await decoded(kind, upload, service)
+    asked.decoded[key] = await decoded(kind, upload, told, service)
     return key
 
 
@@ -97,17 +72,37 @@ async def file_of(kind: str, source: str, service: "Service") -> Upload:
         return of_data(kind, source)
     if not service.settings.allow_urls:
         raise Refusal(400, "url_refused", "this server fetches no URLs; send the file itself")
-    return await asyncio.to_thread(fetch, source, kind, service.settings.max_body_bytes)
+    return await service.fetch(source, kind)
 
 
-async def decoded(kind: str, upload: Upload, service: "Service") -> Decoded:
+async def decoded(kind: str, upload: Upload, told: str, service: "Service") -> Decoded:
+    """Refusal for a file that cannot be read, which is `told` of by the name of its part."""
     modality = service.modality_of_video() if kind == VIDEO else kind
     try:
         service.model.check_modality(modality)
-        found = await service.decoders.run_on(upload, pieces, modality, service.model.preprocessing[modality])
     except XmrError as error:
         raise service.mistake(error) from None
-    return Decoded(modality, found)
+    preprocessing = service.model.preprocessing[modality]
+    return Decoded(modality, await service.decoders.run_on(upload, told, pieces, modality, preprocessing))
+
+
+def _weights(body: SearchBody, contents: Mapping[str, Sequence[str]]) -> dict[str, list[float]]:
+    """One for each of what was given by a name; a number alone stands for all of them."""
+    weights = {}
+    for name, share in (body.weights or {}).items():
+        n_given = len(contents.get(name, ()))
+        if not n_given:
+            near = difflib.get_close_matches(name, contents, 1)
+            meant = f"; did you mean {near[0]}" if near else ""
+            said = (
+                f"weights: {shown(name)} found, which is no part of this question{meant}; it has {', '.join(contents)}"
+            )
+            raise Refusal(422, "bad_shape", said)
+        weights[name] = share if isinstance(share, list) else [share] * n_given
+        if len(weights[name]) != n_given:
+            said = f"weights: {len(weights[name])} found for {n_given} of {name}; give one number, or one for each"
+            raise Refusal(422, "bad_shape", said)
+    return weights
 
 
 def _unit(numbers: Sequence[float], dim: int) -> Embeddings:
@@ -127,65 +122,6 @@ def _wanted(body: SearchBody) -> Wanted:
         return Wanted(body.k, body.offset, to, body.where, body.min_score, body.group, body.fold)
     except XmrError as error:
         raise mistake(error) from None
-
-
-async def _read(request: "Request") -> tuple[object, dict[str, list[Upload]]]:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM:
-        return await _form(request)
-    return json_of(await request.body()), {}
-
-
-def json_of(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refusal(422, "bad_json", 'the body is no JSON object; write one, as {"text": "a dog"}') from None
-
-
-async def _form(request: "Request") -> tuple[dict[str, Any], dict[str, list[Upload]]]:
-    """Fields as JSON would hold them, and files by the names of parts."""
-    try:
-        form = await request.form(max_files=MAX_FIELDS, max_fields=MAX_FIELDS, max_part_size=4 * 1024 * 1024)
-    except Exception as error:  # of starlette and of the parser, each with its own
-        if isinstance(error, Refusal):
-            raise
-        raise Refusal(422, "bad_form", "the form cannot be read; send multipart/form-data, up to 64 fields") from None
-    try:
-        return await _fields(form)
-    finally:
-        await form.close()
-
-
-async def _fields(form: FormData) -> tuple[dict[str, Any], dict[str, list[Upload]]]:
-    given: dict[str, list[Any]] = {}
-    files: dict[str, list[Upload]] = {}
-    for name, value in form.multi_items():
-        if not isinstance(value, UploadFile):
-            given.setdefault(name, []).append(_field(name, value))
-            continue
-        kind = name.removeprefix(MINUS)
-        if name not in NAMES or kind in ("text", LIKE):
-            raise Refusal(422, "bad_form", "a file found in a field that takes none; name it image, sound or video")
-        upload = of_file(kind, await value.read(), value.filename or "", value.content_type)
-        files.setdefault(name, []).append(upload)
-    return {name: _flat(values) for name, values in given.items()}, files
-
-
-def _field(name: str, value: str) -> Any:
-    """Numbers, lists and objects are written as JSON; words are not."""
-    if name in WORDS and not (name != "where" and value.startswith("[")):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-
-
-def _flat(values: list[Any]) -> Any:
-    """A field that is there once stands for itself."""
-    if len(values) == 1:
-        return values[0]
-    return [one for value in values for one in (value if isinstance(value, list) else [value])]
 
 
 def path_words(service: "Service") -> list[tuple[Path | str, str]]:

@@ -5,19 +5,16 @@ While a turn is answered the next one gathers; `waiting` says what a turn holds,
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xmr.engine.errors import XmrError
-from xmr.engine.index import Index
 from xmr.engine.model import Embeddings, Model
 from xmr.engine.serve.answering import answers, embed_slice
 from xmr.engine.serve.current import Current
-from xmr.engine.serve.refusals import busy, no_index
 from xmr.engine.serve.waiting import Answered, Asked, Page, Piece, Question, Turn, Waiting, Windows
 
 Settled = list[tuple["asyncio.Future[Any]", Any]]  # with a result, or the exception
@@ -32,11 +29,10 @@ class Batcher:
         open_model: Callable[[], Model],
         *,
         max_waiting: int,
-        answer_s: float,
         told: Callable[[int], None] = lambda n_batch: None,
     ) -> None:
         self._current, self._open_model = Current(index_folder), open_model
-        self._answer_s, self._told = answer_s, told
+        self._told = told
         self._waiting = Waiting(max_waiting)
         self._thread = threading.Thread(target=self._work, name="xmr answers", daemon=True)
 
@@ -45,8 +41,9 @@ class Batcher:
         return len(self._waiting)
 
     @property
-    def is_ready(self) -> bool:
-        return self._thread.is_alive() and self._current.is_there
+    def is_over(self) -> bool:
+        """Whether its thread has ended, which it does only when it is told to."""
+        return not self._thread.is_alive()
 
     async def start(self) -> Model:
         """Opens index and model; XmrError where they do not fit each other."""
@@ -56,30 +53,25 @@ class Batcher:
         return await self._opened
 
     async def search(self, asked: Asked) -> Answered:
-        """Refusal where too many wait, or it takes too long."""
-        async with self._in_time():
-            for content, file in asked.decoded.items():
-                asked.vectors[content] = (await self._embed(file.modality, [file.windows]))[0]
-            asked.decoded.clear()  # its arrays are large
-            answered: Answered = await self._outcome(Question(asked, self._loop.create_future()))
-            return answered
+        """Refusal where too many wait."""
+        for content, file in asked.decoded.items():
+            asked.vectors[content] = (await self.embed(file.modality, [file.windows]))[0]
+        asked.decoded.clear()  # its arrays are large
+        answered: Answered = await self._outcome(Question(asked, self._loop.create_future()))
+        return answered
 
     async def embed(self, modality: str, inputs: "list[str] | list[Windows]") -> Embeddings:
-        """(n, dim) unit rows of sentences, or of decoded files."""
-        async with self._in_time():
-            return await self._embed(modality, inputs)
-
-    async def stop(self) -> None:
-        self._waiting.end()
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join)
-
-    async def _embed(self, modality: str, inputs: "list[str] | list[Windows]") -> Embeddings:
+        """(n, dim) unit rows of sentences, or of decoded files; Refusal where too many wait."""
         listed: list[list[Any]] = [[one] if isinstance(one, str) else one for one in inputs]
         pieces: list[Piece] = [piece for one in listed for piece in one]
         counts = [len(one) for one in listed]
         rows: Embeddings = await self._outcome(Page(modality, pieces, counts, self._loop.create_future()))
         return rows
+
+    async def stop(self) -> None:
+        self._waiting.end()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
 
     async def _outcome(self, waiting: Question | Page) -> Any:
         self._waiting.put(waiting)
@@ -88,19 +80,10 @@ class Batcher:
         finally:
             del waiting  # what fails holds its frames; if these held the future, it would last until the cycle is found
 
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
-        """What waits when the time is over is given up."""
-        try:
-            async with asyncio.timeout(self._answer_s):
-                yield
-        except TimeoutError:
-            raise busy(f"no answer within {self._answer_s:g} s; ask for something simpler, or again later") from None
-
     def _work(self) -> None:
         try:
             model = self._open_model()
-            self._current.index().check_model(model)
+            self._current.fitting(model)
         except BaseException as error:
             self._settle([(self._opened, error)])
             return
@@ -123,20 +106,11 @@ class Batcher:
     def _answered(self, questions: Sequence[Question], model: Model) -> Settled:
         futures = [question.future for question in questions]
         try:
-            index = self._fitting(model)
+            index = self._current.fitting(model)
             outcomes = answers([question.asked for question in questions], index, model)
         except Exception as error:  # it is nobody's alone, and the next turn may do better
             return [(future, error) for future in futures]
         return list(zip(futures, outcomes, strict=True))
-
-    def _fitting(self, model: Model) -> Index:
-        """The index; Refusal where it is gone, or of another model."""
-        try:
-            index = self._current.index()
-            index.check_model(model)
-        except XmrError:
-            raise no_index() from None
-        return index
 
     def _settle(self, settled: Settled) -> None:
         with suppress(RuntimeError):  # the loop has ended, and with it whoever waited

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UnreadableError, XmrError
 from xmr.engine.index import CATALOG_NAME, Index
+from xmr.engine.model import Model
 
 
 class Current:
@@ -14,16 +15,16 @@ class Current:
         self._index: Index | None = None
         self._file: tuple[int, int] | None = None  # device and inode of the catalog
 
-    @property
-    def is_there(self) -> bool:
-        return (self._folder / CATALOG_NAME).is_file()
-
-    def index(self) -> Index:
-        """Open; XmrError where there is none, or none any more."""
+    def fitting(self, model: Model) -> Index:
+        """Open; UnreadableError where there is none, none any more, or one of another model."""
         file = self._found()
         if self._index is None or file != self._file:
             self.close()
-            self._index, self._file = Index.open(self._folder), file
+            self._index, self._file = Index.open(self._folder, below_roots=True), file
+        try:
+            self._index.check_model(model)
+        except XmrError as error:
+            raise UnreadableError(str(error)) from None
         return self._index
 
     def close(self) -> None:
@@ -36,7 +37,7 @@ class Current:
             status = (self._folder / CATALOG_NAME).stat()
         except OSError:
             self.close()
-            raise XmrError(
+            raise UnreadableError(
                 f"{self._folder}: no index there any more; put it back, or make one with `xmr index`"
             ) from None
         return status.st_dev, status.st_ino

@@ -7,13 +7,13 @@ import asyncio
 import multiprocessing
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pebble
 
+from xmr.engine.errors import XmrError
 from xmr.engine.serve.decoding import begin
 from xmr.engine.serve.refusals import Refusal, busy
 from xmr.engine.serve.uploads import Upload
@@ -45,18 +45,25 @@ class Decoders:
             raise Refusal(
                 422, "too_slow", f"the file was not decoded within {TIMEOUT_S:g} s; make it shorter"
             ) from None
-        except (pebble.ProcessExpired, CancelledError, MemoryError):
+        except (pebble.ProcessExpired, MemoryError):
             raise Refusal(422, "bad_file", "the file's decoder crashed; convert the file and ask again") from None
         finally:
             self._n_waiting -= 1
 
-    async def run_on(self, upload: Upload, work: "Callable[..., T]", *arguments: Any) -> T:
-        """`work` of a path at which the uploaded file lies while it runs, and of the arguments."""
+    async def run_on(self, upload: Upload, told: str, work: "Callable[..., T]", *arguments: Any) -> T:
+        """`work` of a path at which the uploaded file lies while it runs, and of the arguments.
+
+        Refusal where it raises XmrError, which speaks of the file by what it is `told` as.
+        """
         self._n_files += 1
+        self.folder.mkdir(mode=0o700, exist_ok=True)  # what cleans up temporary folders may have taken it
         path = Path(self._folder.name) / f"upload-{self._n_files}{upload.suffix}"
         await asyncio.to_thread(path.write_bytes, upload.content)
         try:
             return await self.run(work, path, *arguments)
+        except XmrError as error:
+            said = str(error).removeprefix(f"{path}: ").replace(str(path), told)
+            raise Refusal(422, "bad_file", f"{told}: {said}") from None
         finally:
             path.unlink(missing_ok=True)
 

@@ -1,29 +1,34 @@
 """POST /v1/embeddings: as OpenAI's clients ask, for every modality."""
 
 import base64
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 
 from xmr.engine.errors import XmrError
 from xmr.engine.model import Embeddings
 from xmr.engine.serve.asking import decoded, file_of
-from xmr.engine.serve.gone import unless_gone
+from xmr.engine.serve.patience import while_waited
+from xmr.engine.serve.reading import json_in
 from xmr.engine.serve.refusals import Refusal
-from xmr.engine.serve.replies import EmbeddingsAnswer
+from xmr.engine.serve.replies import REFUSALS, EmbeddingsAnswer
 from xmr.engine.serve.search import Served
 from xmr.engine.serve.service import Service
-from xmr.engine.serve.shapes import EMBEDDINGS_EXAMPLES, MAX_TEXT, REFUSALS, EmbeddingsBody
+from xmr.engine.serve.shapes import EMBEDDINGS_EXAMPLES, MAX_TEXT, EmbeddingsBody, in_openapi
 
 router = APIRouter(tags=["embeddings"])
 
 
-@router.post("/v1/embeddings", response_model=EmbeddingsAnswer, responses=REFUSALS)
-async def embeddings(
-    body: Annotated[EmbeddingsBody, Body(openapi_examples=EMBEDDINGS_EXAMPLES)], request: Request, service: Served
-) -> dict[str, Any]:
+@router.post(
+    "/v1/embeddings",
+    response_model=EmbeddingsAnswer,
+    responses=REFUSALS,
+    openapi_extra=in_openapi(EmbeddingsBody, EMBEDDINGS_EXAMPLES),
+)
+async def embeddings(request: Request, service: Served) -> dict[str, Any]:
     """Unit vectors of sentences, or of files in data: URIs."""
+    body = await json_in(request, EmbeddingsBody)
     if body.dimensions not in (None, service.dim):
         raise Refusal(
             422, "bad_shape", f"dimensions: the model gives {service.dim} numbers; ask for these, or leave it out"
@@ -31,7 +36,9 @@ async def embeddings(
     given = body.input if isinstance(body.input, list) else [body.input]
     if body.modality == "text" and max(map(len, given)) > MAX_TEXT:
         raise Refusal(422, "bad_shape", f"input: a sentence of more than {MAX_TEXT:,} characters found; send less")
-    rows = await unless_gone(request, _rows(given, body.modality, service))
+    if body.modality == "text" and any(one[:5].lower() == "data:" for one in given):
+        raise Refusal(422, "bad_shape", "input: a file found where sentences are embedded; set modality to what it is")
+    rows = await while_waited(request, _rows(given, body.modality, service))
     n_words = sum(len(one.split()) for one in given) if body.modality == "text" else 0
     return {
         "object": "list",
@@ -49,9 +56,9 @@ async def _rows(given: list[str], modality: str, service: Service) -> Embeddings
         if modality == "text":
             return await service.batcher.embed("text", given)
         files = [await file_of(modality, one, service) for one in given]
-        return await service.batcher.embed(
-            modality, [(await decoded(modality, file, service)).windows for file in files]
-        )
+        names = [f"input {number + 1}" if len(files) > 1 else "input" for number in range(len(files))]
+        read = [await decoded(modality, file, name, service) for file, name in zip(files, names, strict=True)]
+        return await service.batcher.embed(modality, [file.windows for file in read])
     except XmrError as error:
         raise service.mistake(error) from None
 

@@ -8,9 +8,11 @@ import asyncio
 import ipaddress
 import json
 import logging
+import re
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -18,15 +20,17 @@ from starlette.requests import ClientDisconnect
 
 from xmr.engine.serve import entrance
 from xmr.engine.serve.entrance import Entrance
-from xmr.engine.serve.gone import GONE
 from xmr.engine.serve.measures import Measures
 from xmr.engine.serve.messages import App, Message, Receive, Scope, Send, headers_of
+from xmr.engine.serve.patience import GONE
 from xmr.engine.serve.refusals import Refusal, busy
 from xmr.engine.serve.settings import LOCALHOST, Settings
 from xmr.engine.serve.tokens import WINDOW_S, Tokens
 
 OPEN = frozenset({"/healthz"})
+HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.%]+\])(:\d{1,5})?")
 MAX_BODIES = 32  # of the largest size, that are held at once
+LINGER_S = 2.0  # that the rest of a body is taken that is refused
 MAX_PATH = 1000  # characters; the longest address that leads somewhere is far shorter
 CSP = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; object-src 'none'; "
@@ -70,8 +74,9 @@ class Guard:
             app = self._admitted(scope, answer)
             if len(scope["path"]) > MAX_PATH:
                 raise Refusal(414, "too_long", f"a path of more than {MAX_PATH:,} characters found; send a shorter one")
-            with _Body(scope, receive, self._settings, self._bodies) as body:
+            with _Body(receive, self._settings, self._bodies) as body:
                 answer.body = body
+                body.check_length(scope)
                 await app(scope, body.receive, answer.send)
         except Refusal as refusal:
             await answer.refuse(refusal)
@@ -138,13 +143,16 @@ class _Bodies:
 class _Body:
     """What a client sends, up to a size and for a time; and no more than there is room for beside the others."""
 
-    def __init__(self, scope: Scope, receive: Receive, settings: Settings, bodies: _Bodies) -> None:
+    def __init__(self, receive: Receive, settings: Settings, bodies: _Bodies) -> None:
         self._receive, self._settings, self._bodies = receive, settings, bodies
         self._n_bytes, self._until_s = 0, time.monotonic() + settings.body_s
         self._is_read = False
         self.refusal: Refusal | None = None  # that reading ended with, whatever a route makes of it
+
+    def check_length(self, scope: Scope) -> None:
+        """Refusal where more is announced than may come."""
         said = headers_of(scope).get("content-length", "")
-        if said.isascii() and said.isdigit() and (len(said) > 18 or int(said) > settings.max_body_bytes):
+        if said.isascii() and said.isdigit() and (len(said) > 18 or int(said) > self._settings.max_body_bytes):
             raise self._too_large()
 
     def __enter__(self) -> "_Body":
@@ -180,6 +188,14 @@ class _Body:
         if self._bodies.n_bytes > MAX_BODIES * self._settings.max_body_bytes:
             raise busy("too much is being sent at once; ask again in a second")
         return message
+
+    async def drop_rest(self) -> None:
+        """Read what still comes, for a while: an answer to who is still sending would be lost with the connection."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self._is_read:
+                    message = await self._receive()
+                    self._is_read = message["type"] != "http.request" or not message.get("more_body", False)
 
     def _too_large(self) -> Refusal:
         largest = f"{self._settings.max_body_bytes:,} bytes"
@@ -217,6 +233,8 @@ class _Answer:
     async def refuse(self, refusal: Refusal) -> None:
         if self.status:  # the answer has begun: all that is left is to end it early
             return
+        if self.body is not None and refusal.status in (413, 503):
+            await self.body.drop_rest()
         body = json.dumps(refusal.record).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
         written = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
@@ -250,10 +268,8 @@ def _is_media(path: str) -> bool:
 
 
 def _is_host(text: str) -> bool:
-    try:
-        return bool(urlsplit(f"//{text}").hostname)
-    except ValueError:
-        return False
+    """A name or address, and a port if any."""
+    return HOST.fullmatch(text) is not None
 
 
 def _is_loopback(name: str) -> bool:
@@ -269,4 +285,5 @@ def _note(error: Exception) -> None:
     told = " < ".join(
         f"{place.name} ({place.filename.rpartition('/')[2]}:{place.lineno})" for place in reversed(places)
     )
-    log.error("failed: %s in %s", type(error).__name__, told)
+    number = f" {error.errno}" if isinstance(error, OSError) else ""
+    log.error("failed: %s%s in %s", type(error).__name__, number, told)

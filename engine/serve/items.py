@@ -2,31 +2,33 @@
 
 import asyncio
 import json
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as InPath
-from starlette.responses import StreamingResponse
 
 from xmr.engine.catalog import File, Found
 from xmr.engine.errors import XmrError
 from xmr.engine.index import Index
 from xmr.engine.media import Content
 from xmr.engine.serve import decoding
-from xmr.engine.serve.place import Stretch, chunks, content_of, open_content, shown_path, state_of, stretch_of
+from xmr.engine.serve.held import KEPT, is_held, revalidated
+from xmr.engine.serve.parts import Parts
+from xmr.engine.serve.patience import while_waited
+from xmr.engine.serve.place import Stretch, content_of, open_content, shown_path, state_of, stretch_of
+from xmr.engine.serve.reading import file_in
 from xmr.engine.serve.refusals import Refusal, no_item
-from xmr.engine.serve.replies import Added, Deleted, Waveform
+from xmr.engine.serve.replies import REFUSALS, Added, Deleted, Hit, Waveform
 from xmr.engine.serve.search import Served, links
 from xmr.engine.serve.service import Service
-from xmr.engine.serve.shapes import LARGEST, REFUSALS, Hit
+from xmr.engine.serve.shapes import FILE_BODY, LARGEST
 from xmr.engine.serve.uploads import of_file
 
 router = APIRouter(tags=["items"], responses=REFUSALS)
-Id = Annotated[int, InPath(ge=1, le=LARGEST, examples=[17])]
+Id = Annotated[int, InPath(ge=1, le=LARGEST, description="the id of an item, as a search gives it", examples=[17])]
 
 # fmt: off
 TYPES = {
@@ -39,8 +41,8 @@ TYPES = {
     ".avi": "video/x-msvideo", ".mpg": "video/mpeg", ".mpeg": "video/mpeg",
 }
 # fmt: on
+MAX_LINES = 10_000  # of a text that is added: each is an item, and others wait for the last of them
 PLAIN = "text/plain; charset=utf-8"  # nothing of a corpus is ever shown as a page
-KEPT = {"Cache-Control": "private, max-age=3600"}
 
 
 @router.get("/v1/items/{item:int}", response_model=Hit)
@@ -91,13 +93,7 @@ async def media(item: Id, request: Request, service: Served) -> Response:
     if request.method == "HEAD":
         return Response(None, status, headers, kind)
     opened = await asyncio.to_thread(open_content, content)
-    return StreamingResponse(chunks(opened, stretch or whole), status, headers, kind)
-
-
-def is_held(held: str | None, tag: str) -> bool:
-    """Whether If-None-Match (RFC 9110, 13.1.2) names the bytes of a tag."""
-    names = [name.strip().removeprefix("W/") for name in (held or "").split(",")]
-    return tag in names or "*" in names
+    return Parts(opened, stretch or whole, status, headers, kind)
 
 
 @router.get("/v1/items/{item:int}/thumbnail", response_class=Response)
@@ -105,14 +101,15 @@ async def thumbnail(
     item: Id,
     request: Request,
     service: Served,
-    size: Annotated[int, Query(ge=16, le=1024, description="Pixels.")] = 256,
+    size: Annotated[int, Query(ge=16, le=1024, description="a number of pixels from 16 to 1,024")] = 256,
 ) -> Response:
     """A small JPEG of a picture, or of the second of a video that the item is."""
     found, file = await known(item, service)
     if file.medium not in ("image", "video"):
         raise Refusal(404, "no_thumbnail", f"a file of {file.medium} has no small picture; ask for its media")
-    picture = await _small(file, service, decoding.thumbnail, file.medium, found.start_s, size)
-    return _kept(request, picture, "image/jpeg")
+    work = _small(file, service, decoding.thumbnail, file.medium, found.start_s, size)
+    picture = await while_waited(request, work)
+    return revalidated(request, picture, "image/jpeg")
 
 
 @router.get("/v1/items/{item:int}/waveform", responses={200: {"model": Waveform}})
@@ -120,10 +117,10 @@ async def waveform(
     item: Id,
     request: Request,
     service: Served,
-    peaks: Annotated[int, Query(ge=8, le=4000, description="How many.")] = 400,
+    peaks: Annotated[int, Query(ge=8, le=4000, description="how many, from 8 to 4,000")] = 400,
 ) -> Response:
     """The lowest and highest sample of each of so many parts of a sound, from -1 to 1, and its seconds."""
-    return _kept(request, await _peaks(item, service, peaks), "application/json")
+    return revalidated(request, await while_waited(request, _peaks(item, service, peaks)), "application/json")
 
 
 @router.get("/v1/items/{item:int}/waveform.png", response_class=Response)
@@ -131,26 +128,23 @@ async def waveform_png(
     item: Id,
     request: Request,
     service: Served,
-    width: Annotated[int, Query(ge=8, le=4000, description="Pixels.")] = 400,
+    width: Annotated[int, Query(ge=8, le=4000, description="a number of pixels from 8 to 4,000")] = 400,
 ) -> Response:
     """The waveform of a sound as a picture."""
-    found = json.loads(await _peaks(item, service, width))
+    found = json.loads(await while_waited(request, _peaks(item, service, width)))
     picture = await asyncio.to_thread(decoding.waveform_png, found["peaks"])
-    return _kept(request, picture, "image/png")
+    return revalidated(request, picture, "image/png")
 
 
-@router.post("/v1/items", status_code=201, response_model=Added)
-async def add(file: UploadFile, service: Served) -> dict[str, Any]:
+@router.post("/v1/items", status_code=201, response_model=Added, openapi_extra=FILE_BODY)
+async def add(request: Request, service: Served) -> dict[str, Any]:
     """Embed a file and take it into the index; only where the server may write."""
     _check_writable(service)
-    name = file.filename or ""
-    content = await file.read()
-    if not content:
-        raise Refusal(422, "bad_data", "an empty file found; send one with something in it")
+    content, name, mime = await file_in(request)
+    if content.count(b"\n") > MAX_LINES and _kind(name, mime) == "text":
+        raise Refusal(422, "too_many", f"a file of more than {MAX_LINES:,} lines found; index it with `xmr index`")
     try:
-        return {
-            "ids": await service.changes.add(of_file(_kind(name, file.content_type), content, name, file.content_type))
-        }
+        return {"ids": await service.changes.add(of_file(_kind(name, mime), content, name, mime), name)}
     except XmrError as error:
         raise service.mistake(error) from None
 
@@ -217,13 +211,6 @@ async def _small(file: File, service: Service, work: Callable[..., bytes], *argu
         raise bad_file(error, file, service) from None
     service.small.keep(key, made)
     return made
-
-
-def _kept(request: Request, made: bytes, kind: str) -> Response:
-    """What a browser keeps, and asks for again by what it is."""
-    tag = f'"{zlib.crc32(made):08x}-{len(made):x}"'
-    is_same = is_held(request.headers.get("if-none-match"), tag)
-    return Response(b"" if is_same else made, 304 if is_same else 200, {"ETag": tag, **KEPT}, kind)
 
 
 def bad_file(error: XmrError, file: File, service: Service) -> Refusal:

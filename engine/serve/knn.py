@@ -1,56 +1,35 @@
 """The requests of clip-retrieval's clients: /knn-service, /indices-list and /metadata."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Body, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from fastapi import APIRouter, Request
 
-from xmr.engine.serve.asking import body_of
-from xmr.engine.serve.gone import unless_gone
+from xmr.engine.serve.patience import while_waited
 from xmr.engine.serve.place import shown_path
+from xmr.engine.serve.reading import json_in, shaped
 from xmr.engine.serve.refusals import Refusal
-from xmr.engine.serve.replies import KnnHit, KnnMetadata
+from xmr.engine.serve.replies import REFUSALS, KnnHit, KnnMetadata
 from xmr.engine.serve.search import Served, answered_to
-from xmr.engine.serve.shapes import LARGEST, MAX_BATCH, MAX_K, REFUSALS, Vector
+from xmr.engine.serve.shapes import (
+    KNN_EXAMPLES,
+    LARGEST,
+    METADATA_EXAMPLES,
+    KnnBody,
+    MetadataBody,
+    SearchBody,
+    in_openapi,
+)
 
 router = APIRouter(tags=["clip-retrieval"], responses=REFUSALS)
 INDEX_NAME = "xmr"
-QUESTIONS: dict[str, Any] = {
-    "words": {"summary": "Pictures for a sentence", "value": {"text": "a dog", "modality": "image", "num_images": 5}}
-}
 NAMED: dict[int | str, Any] = {200: {"content": {"application/json": {"example": [INDEX_NAME]}}}}
-IDS: dict[str, Any] = {"two items": {"summary": "Two items", "value": {"ids": [1, 2]}}}
 
 
-class KnnBody(BaseModel):
-    """As its clients send it; what has no meaning here is read over."""
-
-    model_config = ConfigDict(extra="ignore")
-    text: str | None = Field(None, max_length=20_000, examples=["a dog"])
-    image: str | None = Field(None, description="base64")
-    image_url: str | None = None
-    embedding_input: Vector | None = None
-    modality: str = "image"
-    num_images: int = Field(100, ge=1, le=MAX_K)
-    num_result_ids: int | None = Field(None, ge=1, le=MAX_K)
-    indice_name: str | None = None
-    deduplicate: bool = False
-
-
-class MetadataBody(BaseModel):
-    """Of which items."""
-
-    model_config = ConfigDict(extra="ignore")
-    ids: list[StrictInt] = Field(max_length=MAX_BATCH)
-    indice_name: str | None = None
-
-
-@router.post("/knn-service", response_model=list[KnnHit])
-async def knn_service(
-    body: Annotated[KnnBody, Body(openapi_examples=QUESTIONS)], request: Request, service: Served
-) -> list[dict[str, Any]]:
+@router.post("/knn-service", response_model=list[KnnHit], openapi_extra=in_openapi(KnnBody, KNN_EXAMPLES))
+async def knn_service(request: Request, service: Served) -> list[dict[str, Any]]:
     """What is nearest to words, a picture or an embedding."""
-    question: dict[str, Any] = {"k": body.num_images, "to": [body.modality]}
+    body = await json_in(request, KnnBody)
+    question: dict[str, Any] = {"k": body.num_result_ids or body.num_images, "to": [body.modality]}
     if body.deduplicate:
         question["fold"] = 0.98
     if body.embedding_input is not None:
@@ -63,8 +42,8 @@ async def knn_service(
         question["text"] = body.text
     else:
         raise Refusal(422, "no_question", "no question found; give text, image, image_url or embedding_input")
-    answered = await unless_gone(request, answered_to(body_of(question), {}, service))
-    place = str(request.base_url).rstrip("/")
+    answered = await while_waited(request, answered_to(shaped(question, SearchBody), {}, service))
+    place = _address(request)
     return [
         {
             "id": one.hit.id,
@@ -79,16 +58,17 @@ async def knn_service(
 @router.get(
     "/indices-list",
     response_model=list[str],
-    responses={200: {"content": {"application/json": {"example": [INDEX_NAME]}}}},
+    responses=NAMED,
 )
 async def indices_list() -> list[str]:
     """The one index that is served."""
     return [INDEX_NAME]
 
 
-@router.post("/metadata", response_model=list[KnnMetadata])
-async def metadata(body: Annotated[MetadataBody, Body(openapi_examples=IDS)], service: Served) -> list[dict[str, Any]]:
+@router.post("/metadata", response_model=list[KnnMetadata], openapi_extra=in_openapi(MetadataBody, METADATA_EXAMPLES))
+async def metadata(request: Request, service: Served) -> list[dict[str, Any]]:
     """What is known of items; those that are not there are left out."""
+    body = await json_in(request, MetadataBody)
     ids = [item for item in body.ids if 0 < item <= LARGEST]
     found, files = await service.lookups.ask(lambda index: (index.found(ids), index.files_of(ids)))
     return [
@@ -96,3 +76,9 @@ async def metadata(body: Annotated[MetadataBody, Body(openapi_examples=IDS)], se
         for item in ids
         if item in found
     ]
+
+
+def _address(request: Request) -> str:
+    """Of this server as the client knows it: a proxy that speaks HTTPS says so."""
+    is_secure = request.headers.get("x-forwarded-proto") == "https"
+    return str(request.base_url.replace(scheme="https") if is_secure else request.base_url).rstrip("/")

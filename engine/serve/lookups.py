@@ -1,15 +1,14 @@
 """What the catalog knows, asked in a thread of its own: so no picture waits until a question is answered."""
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from xmr.engine.errors import XmrError
 from xmr.engine.index import Index
+from xmr.engine.model import Model
+from xmr.engine.serve.bounded import Bounded
 from xmr.engine.serve.current import Current
-from xmr.engine.serve.refusals import busy, no_index
 
 MAX_WAITING = 512
 
@@ -19,29 +18,28 @@ T = TypeVar("T")
 class Lookups:
     """One thread that owns an open index. Every answer is of the newest version."""
 
-    def __init__(self, folder: Path) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="xmr looks up")
-        self._current = Current(folder)
-        self._n_waiting = 0
+    def __init__(self, folder: Path, model: Callable[[], Model]) -> None:
+        said = "too many requests are waiting; ask again in a second"
+        self._thread = Bounded("looks up", max_waiting=MAX_WAITING, said=said)
+        self._current, self._model = Current(folder), model
 
     async def ask(self, look: Callable[[Index], T]) -> T:
-        """What `look` gives; Refusal where too many wait."""
-        if self._n_waiting >= MAX_WAITING:
-            raise busy("too many requests are waiting; ask again in a second")
-        self._n_waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, look)
-        finally:
-            self._n_waiting -= 1
+        """What `look` gives; Refusal where too many wait, UnreadableError where the index cannot be asked."""
+        return await self._thread.run(partial(self._look, look))
+
+    async def check(self) -> None:
+        """UnreadableError where the index, or a segment of it, cannot be asked."""
+        await self._thread.run(self._check)
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._current.close)
-        self._thread.shutdown(wait=False)
+        await self._thread.run(self._current.close)
+        await self._thread.close()
 
     def _look(self, look: Callable[[Index], T]) -> T:
-        try:
-            index = self._current.index()
-        except XmrError:
-            raise no_index() from None
+        index = self._current.fitting(self._model())
         with index.snapshot([]):
             return look(index)
+
+    def _check(self) -> None:
+        with self._current.fitting(self._model()).snapshot():
+            pass

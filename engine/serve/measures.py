@@ -2,7 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 if TYPE_CHECKING:
     from xmr.engine.serve.batcher import Batcher
@@ -15,7 +23,9 @@ class Measures:
     """Of one server; another one in the same process has its own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a line more for each of the others
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)  # memory, open files, seconds of computing
         self._requests = Counter(
             "xmr_requests", "Requests by route and status.", ["route", "status"], registry=self._registry
         )

@@ -8,14 +8,18 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from xmr.engine.serve import replies
 from xmr.engine.serve.guard import OPEN
+from xmr.engine.serve.replies import ProblemAnswer
 from xmr.engine.serve.settings import Settings
-from xmr.engine.serve.shapes import ProblemAnswer, SearchBody
+from xmr.engine.serve.shapes import EmbeddingsBody, KnnBody, MetadataBody, SearchBody
 
 SUMMARY = "Search pictures, sounds, videos and texts by each other."
-OF_NO_ROUTE: Any = [(SearchBody, "validation"), (ProblemAnswer, "serialization")]
+BODIES = (SearchBody, EmbeddingsBody, KnnBody, MetadataBody)  # which the routes read themselves
+OF_NO_ROUTE: Any = [*((body, "validation") for body in BODIES), (ProblemAnswer, "serialization")]
 SHAPES = "#/components/schemas/{model}"
 GUARDED = {
     403: "A page of another origin asks, or the server does not write",
@@ -28,9 +32,17 @@ WITH_BODY = {
     422: "A body of the wrong shape",
 }
 WITH_TOKEN = {401: "No token, or a wrong one"}
-PROBLEM = {
-    "schema": {"$ref": SHAPES.format(model=ProblemAnswer.__name__)},
-    "example": {"error": {"message": "no item 17 in this index; take an id that a search gives", "code": "no_item"}},
+SAID = {  # by status, an example of a refusal
+    "400": ("bad_question", "the parts of the question cancel each other out; leave one away or weigh them otherwise"),
+    "401": ("no_token", "no token, or a wrong one; send it as Authorization: Bearer TOKEN"),
+    "403": ("read_only", "this server does not write; start it with --writable"),
+    "404": ("no_item", "no item 17 in this index; take an id that a search gives"),
+    "408": ("too_slow", "the request did not come within 20 s; send it faster"),
+    "413": ("too_large", "a body of more than 16,000,000 bytes found; send less"),
+    "416": ("range", "the range lies behind the end; the file has 17 bytes"),
+    "421": ("wrong_host", "this server answers to localhost alone; start it with a token for others"),
+    "422": ("bad_shape", "k: 0 found; give a whole number of hits from 1 to 10,000"),
+    "503": ("busy", "too many questions are waiting; ask again in a second"),
 }
 
 BYTES = {"schema": {"type": "string", "format": "binary"}}
@@ -61,6 +73,7 @@ def described(app: FastAPI, settings: Settings) -> dict[str, Any]:
         made = get_openapi(title=app.title, version=app.version, summary=SUMMARY, routes=app.routes)
         _, shapes = models_json_schema(OF_NO_ROUTE, ref_template=SHAPES)
         made["components"]["schemas"].update(shapes["$defs"])
+        _write_examples(made["components"]["schemas"])
         for path, operation in _operations(made):
             operation["responses"].update(FILES.get(path, {}))
             if path not in OPEN:
@@ -69,6 +82,15 @@ def described(app: FastAPI, settings: Settings) -> dict[str, Any]:
             _ask_for_a_token(made)
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _write_examples(schemas: dict[str, Any]) -> None:
+    """FastAPI leaves out of examples what is null, which is there in answers."""
+    for name, shape in vars(replies).items():
+        if isinstance(shape, type) and issubclass(shape, BaseModel) and name in schemas:
+            extra = shape.model_config.get("json_schema_extra")
+            if isinstance(extra, dict):
+                schemas[name].update(extra)
 
 
 def _operations(made: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,7 +109,10 @@ def _add_refusals(operation: dict[str, Any], settings: Settings) -> None:
         told.setdefault(str(status), {"description": why})
     for status in sorted(told):
         if status >= "400":
-            told[status]["content"] = {"application/json": PROBLEM}
+            code, message = SAID[status]
+            example = {"error": {"message": message, "code": code}}
+            shape = {"$ref": SHAPES.format(model=ProblemAnswer.__name__)}
+            told[status]["content"] = {"application/json": {"schema": shape, "example": example}}
 
 
 def _ask_for_a_token(made: dict[str, Any]) -> None:

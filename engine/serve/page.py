@@ -1,10 +1,11 @@
 """The page at /, and the files it is made of: only those that are in the folder when the server starts."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from xmr.engine import serve
+from xmr.engine.serve.held import revalidated
 from xmr.engine.serve.refusals import Refusal
 
 router = APIRouter(include_in_schema=False)
@@ -17,23 +18,21 @@ TYPES = {
     ".png": "image/png",
     ".json": "application/json",
 }
-FILES = {path.name: path for path in WEB.glob("*") if path.suffix in TYPES}
+FILES = {path.name: path.read_bytes() for path in WEB.glob("*") if path.suffix in TYPES}
 INDEX = "index.html"
 
 
 @router.get("/")
-async def index() -> Response:
-    return _file(INDEX)
+async def index(request: Request) -> Response:
+    return _file(INDEX, request)
 
 
 @router.get("/web/{name}")
-async def file(name: str) -> Response:
-    return _file(name)
+async def file(name: str, request: Request) -> Response:
+    return _file(name, request)
 
 
-def _file(name: str) -> Response:
+def _file(name: str, request: Request) -> Response:
     if name not in FILES:
         raise Refusal(404, "not_found", "nothing at this address; the page is at /")
-    return Response(
-        FILES[name].read_bytes(), media_type=TYPES[FILES[name].suffix], headers={"Cache-Control": "no-cache"}
-    )
+    return revalidated(request, FILES[name], TYPES[PurePath(name).suffix])

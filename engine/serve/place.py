@@ -76,13 +76,12 @@ def open_content(content: Content) -> BinaryIO:
 
 
 def chunks(file: BinaryIO, stretch: Stretch) -> Iterator[bytes]:
-    """The bytes, a part at a time; closes the file."""
-    with file:
-        file.seek(stretch.first)
-        left = stretch.n_bytes
-        while left > 0 and (part := file.read(min(CHUNK_BYTES, left))):
-            left -= len(part)
-            yield part
+    """The bytes, a part at a time."""
+    file.seek(stretch.first)
+    left = stretch.n_bytes
+    while left > 0 and (part := file.read(min(CHUNK_BYTES, left))):
+        left -= len(part)
+        yield part
 
 
 def stretch_of(wanted: str | None, size: int) -> Stretch | None:

@@ -1,12 +1,16 @@
 """What a client is told that gets no answer: one sentence, and nothing of where files lie on this machine."""
 
+import errno
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from xmr.engine.errors import XmrError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError
 RETRY_S = 1  # until a client may ask again
+
+Places = Iterable[tuple[Path | str, str]]  # on this machine, and what a client reads instead
 
 
 class Refusal(Exception):  # noqa: N818, it is an answer
@@ -27,18 +31,32 @@ def busy(message: str = "too many questions are waiting; ask again in a second")
     return Refusal(503, "busy", message, {"Retry-After": str(RETRY_S)})
 
 
-def no_index() -> Refusal:
-    said = "the index is gone, or another model's; its owner has to put it back"
-    return Refusal(503, "no_index", said, {"Retry-After": str(RETRY_S)})
+def too_slow(answer_s: float) -> Refusal:
+    """No client should try this again as it is."""
+    return Refusal(503, "too_slow", f"no answer within {answer_s:g} s; ask for something simpler, or again later")
+
+
+def disk_full() -> Refusal:
+    return Refusal(507, "disk_full", "the server's disk is full; make room on it and ask again")
+
+
+def no_index(error: XmrError, places: Places = ()) -> Refusal:
+    """What the engine says of an index that cannot be asked, which is no client's mistake."""
+    return Refusal(503, "no_index", _told(error, places), {"Retry-After": str(RETRY_S)})
 
 
 def no_item(item: int) -> Refusal:
     return Refusal(404, "no_item", f"no item {item} in this index; take an id that a search gives")
 
 
-def mistake(error: XmrError, places: Iterable[tuple[Path | str, str]] = ()) -> Refusal:
-    """What the engine says of a question, with other words for folders and files of this machine."""
+def mistake(error: XmrError, places: Places = ()) -> Refusal:
+    """What the engine says of a question."""
+    return Refusal(400, "bad_question", _told(error, places))
+
+
+def _told(error: XmrError, places: Places) -> str:
+    """With other words for folders and files of this machine."""
     message = str(error)
     for place, name in sorted(places, key=lambda pair: -len(str(pair[0]))):
         message = message.replace(str(place), name)
-    return Refusal(400, "bad_question", message)
+    return message

@@ -1,8 +1,58 @@
-"""What answers hold beside hits: embeddings as OpenAI's clients read them, and what clip-retrieval's read."""
+"""What answers hold: the shapes that are told in the OpenAPI, with an example of each."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+A_HIT: dict[str, Any] = {
+    "rank": 1,
+    "score": 0.8312,
+    "modality": "image",
+    "path": "dogs/rex.jpg",
+    "start_s": None,
+    "end_s": None,
+    "text": None,
+    "id": 17,
+    "line": None,
+    "metadata": {"caption": "a dog"},
+    "folded": None,
+    "media": "/v1/items/17/media",
+    "thumbnail": "/v1/items/17/thumbnail",
+    "waveform": None,
+}
+
+
+class Hit(BaseModel):
+    """An item of the index."""
+
+    model_config = ConfigDict(json_schema_extra={"example": A_HIT})
+    rank: int | None = None
+    score: float | None = None
+    modality: str
+    path: str = Field(description="Relative to the folder that was indexed.")
+    start_s: float | None
+    end_s: float | None
+    text: str | None
+    id: int
+    line: int | None = None
+    metadata: dict[str, Any] = {}
+    folded: list[int] | None = Field(None, description="Ids of near duplicates.")
+    media: str | None = None
+    thumbnail: str | None = None
+    waveform: str | None = None
+
+
+class SearchAnswer(BaseModel):
+    """The hits, best first, of one version of the index."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"hits": [A_HIT], "took_ms": 4.2, "offset": 0, "k": 1, "version": "1f3a-12"}}
+    )
+    hits: list[Hit]
+    took_ms: float
+    offset: int
+    k: int
+    version: str
 
 
 class Embedding(BaseModel):
@@ -81,10 +131,10 @@ class WhereInPicture(BaseModel):
 
     score: float = Field(description="Of the strongest place.")
     point: tuple[float, float] = Field(description="x and y.")
-    box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom.")
+    box: tuple[float, float, float, float] = Field(description="x, y, width and height.")
     size: tuple[int, int] = Field(description="Width and height.")
     heard_s: float | None = Field(None, description="Second of the sound asked with that names the point, if told.")
-    area: tuple[float, float, float, float] = Field(description="That the values cover.")
+    area: tuple[float, float, float, float] = Field(description="x, y, width and height of what the values cover.")
     values: list[list[float]] = Field(description="Rows of the map.")
 
 
@@ -175,8 +225,33 @@ class Info(BaseModel):
 WHERE_EXAMPLE: dict[str, object] = {
     "score": 0.42,
     "point": [120.0, 80.0],
-    "box": [90.0, 50.0, 150.0, 110.0],
+    "box": [90.0, 50.0, 60.0, 60.0],
     "size": [640, 480],
     "area": [0.0, 0.0, 640.0, 480.0],
     "values": [[0.1, 0.42], [0.0, 0.05]],
+}
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    message: str
+    code: str
+
+
+class ProblemAnswer(BaseModel):
+    """What every refusal looks like."""
+
+    error: Problem
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemAnswer, "description": told}
+    for status, told in {
+        400: "A question that cannot be answered",
+        401: "No token, or a wrong one",
+        404: "Nothing there",
+        422: "A body of the wrong shape",
+        503: "Too many are asking; again after Retry-After",
+    }.items()
 }

@@ -1,5 +1,6 @@
 """Running the application: a socket of its own, no log of who asked what, an end that lets questions be answered."""
 
+import logging
 import signal
 import socket
 import sys
@@ -43,6 +44,7 @@ def run(index_folder: Path, model_folder: Path, settings: Settings, *, ready: Ca
         proxy_headers=False,
     )
     sys.setswitchinterval(SWITCH_S)
+    logging.basicConfig(format="%(asctime)s %(message)s")
     with opened, _told_to_end():
         place = address(settings, opened.getsockname()[1])
         Server(config, app.state.service, lambda: ready(place)).run(sockets=[opened])

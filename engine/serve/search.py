@@ -2,49 +2,33 @@
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from xmr.engine.answer import Answer
 from xmr.engine.errors import XmrError
-from xmr.engine.serve.asking import FORM, Files, question_of, read
-from xmr.engine.serve.gone import unless_gone
+from xmr.engine.serve.asking import question_of
+from xmr.engine.serve.patience import while_waited
 from xmr.engine.serve.place import shown_path
+from xmr.engine.serve.reading import Files, question_in
+from xmr.engine.serve.replies import REFUSALS, Hit, SearchAnswer
 from xmr.engine.serve.service import Service, service_of
-from xmr.engine.serve.shapes import EXAMPLES, REFUSALS, Hit, SearchAnswer, SearchBody
+from xmr.engine.serve.shapes import QUESTION_BODY, SearchBody
 from xmr.engine.serve.waiting import Answered
 
 router = APIRouter(tags=["search"])
 Served = Annotated[Service, Depends(service_of)]
 
 WRITTEN_AT_ONCE = 100  # hits; more are written in a thread, while others are answered
-BODY = {"$ref": "#/components/schemas/SearchBody"}
-IN_OPENAPI: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": BODY, "examples": EXAMPLES},
-            FORM: {
-                "schema": {
-                    "type": "object",
-                    "description": "The same fields; files by the names of parts, lists and objects as JSON.",
-                    "properties": {
-                        name: {"type": "string", "format": "binary"} for name in ("image", "sound", "speech", "video")
-                    },
-                }
-            },
-        },
-    }
-}
 
 
-@router.post("/v1/search", response_model=SearchAnswer, responses=REFUSALS, openapi_extra=IN_OPENAPI)
+@router.post("/v1/search", response_model=SearchAnswer, responses=REFUSALS, openapi_extra=QUESTION_BODY)
 async def search(request: Request, service: Served) -> Response:
     """Rank the index against words, pictures, sounds, videos, items and vectors: one, or several added up."""
     start_s = time.perf_counter()
-    body, files = await read(request)
-    answered = await unless_gone(request, answered_to(body, files, service))
+    body, files = await question_in(request)
+    answered = await while_waited(request, answered_to(body, files, service))
     if len(answered.answers) <= WRITTEN_AT_ONCE:
         written = _written(answered, body, start_s)
     else:

@@ -1,32 +1,40 @@
 """What the routes share: the open index and model, and what works for them."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UnreadableError, XmrError
 from xmr.engine.model import Model
 from xmr.engine.serve.asking import fitting_video, path_words
 from xmr.engine.serve.batcher import Batcher
+from xmr.engine.serve.bounded import Bounded
 from xmr.engine.serve.changes import Changes
 from xmr.engine.serve.decoders import Decoders
 from xmr.engine.serve.examples import Examples
 from xmr.engine.serve.lookups import Lookups
 from xmr.engine.serve.measures import Measures
-from xmr.engine.serve.refusals import Refusal, busy, mistake
+from xmr.engine.serve.refusals import Refusal, busy, mistake, no_index
 from xmr.engine.serve.settings import Settings
 from xmr.engine.serve.small import Small
+from xmr.engine.serve.uploads import Upload
+from xmr.engine.serve.urls import fetch
 
 MAX_LOOKING = 16  # at once, of which all but a few wait
+N_FETCHING, MAX_FETCHING = 4, 32  # files from elsewhere, at once and with those that wait
+MANY_LOOKS = "too many pictures wait to be looked into; ask again in a second"
+MANY_URLS = "too many files wait to be fetched; ask again in a second"
 MAX_COPIES = 2  # of items, that lie on the disk while they are looked into
 
 T = TypeVar("T")
+log = logging.getLogger("xmr.serve")
 
 
 @dataclass
@@ -41,17 +49,18 @@ class Service:
     examples: Examples = field(default_factory=Examples)
 
     def __post_init__(self) -> None:
-        self.lookups, self.decoders = Lookups(self.index_folder), Decoders()
+        self.lookups, self.decoders = Lookups(self.index_folder, lambda: self.model), Decoders()
         self.batcher = Batcher(
             self.index_folder,
             self._open_model,
             max_waiting=self.settings.max_waiting,
-            answer_s=self.settings.answer_s,
             told=self.measures.batched,
         )
         self._model: Model | None = None
-        self._n_looking, self._looker = 0, ThreadPoolExecutor(1, thread_name_prefix="xmr looks")
-        self._copies = asyncio.Semaphore(MAX_COPIES)
+        self._trouble = ""  # with the index, that the log has told of
+        self._n_looking, self._copies = 0, asyncio.Semaphore(MAX_COPIES)
+        self._looker = Bounded("looks", max_waiting=MAX_LOOKING, said=MANY_LOOKS)
+        self._fetcher = Bounded("fetches", n_threads=N_FETCHING, max_waiting=MAX_FETCHING, said=MANY_URLS)
         self.changes = Changes(self.index_folder, lambda: self.model)
 
     @property
@@ -66,9 +75,12 @@ class Service:
     def dim(self) -> int:
         return self.model.dim
 
-    @property
-    def is_ready(self) -> bool:
-        return self._model is not None and self.batcher.is_ready
+    async def check_ready(self) -> None:
+        """Refusal or UnreadableError where no question can be answered."""
+        if self.batcher.is_over:
+            raise Refusal(503, "failed", "the server answers no questions any more; start it again")
+        await self.lookups.check()
+        self._trouble = ""
 
     async def start(self) -> None:
         """XmrError where index and model cannot be opened, or do not fit each other."""
@@ -78,28 +90,31 @@ class Service:
     async def stop(self) -> None:
         """What waits is answered first."""
         await self.batcher.stop()
-        await asyncio.to_thread(self._looker.shutdown)
+        await self._looker.close()
+        await self._fetcher.close()
         await self.changes.close()
         await self.lookups.close()
         await self.decoders.close()
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
-        """Around all that a look into a picture or sound needs; Refusal where too many look, or it takes too long."""
+        """Around all that a look into a picture or sound needs; Refusal where too many look."""
         if self._n_looking >= MAX_LOOKING:
-            raise busy("too many pictures wait to be looked into; ask again in a second")
+            raise busy(MANY_LOOKS)
         self._n_looking += 1
         try:
-            async with asyncio.timeout(self.settings.answer_s), self._copies:
+            async with self._copies:
                 yield
-        except TimeoutError:
-            raise busy(f"not looked into within {self.settings.answer_s:g} s; ask again later") from None
         finally:
             self._n_looking -= 1
 
     async def look(self, look: "Callable[[], T]") -> T:
         """One at a time, in a thread beside the one that answers: a model may be asked by both."""
-        return await asyncio.get_running_loop().run_in_executor(self._looker, look)
+        return await self._looker.run(look)
+
+    async def fetch(self, url: str, kind: str) -> Upload:
+        """The file at a URL; threads of their own wait for what is slow elsewhere."""
+        return await self._fetcher.run(partial(fetch, url, kind, self.settings.max_body_bytes))
 
     def modality_of_video(self) -> str:
         found = fitting_video(self.model.modalities)
@@ -108,8 +123,12 @@ class Service:
         return found
 
     def mistake(self, error: XmrError) -> Refusal:
-        """What the engine says, without the folders of this machine."""
-        return mistake(error, path_words(self))
+        """What the engine says, without the folders of this machine; of what only the operator mends the log tells."""
+        if isinstance(error, UnreadableError) and str(error) != self._trouble:
+            self._trouble = str(error)
+            log.error("no question can be answered: %s", error)
+        told = no_index if isinstance(error, UnreadableError) else mistake
+        return told(error, path_words(self))
 
     def _open_model(self) -> Model:
         return Model.open(self.model_folder, self.settings.device, self.settings.runtime, purpose="query")

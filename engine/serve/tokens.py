@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 COOKIE = "xmr"
 GUESSABLE = 20  # characters; a longer token is not found by trying, so it is never held back
 MAX_WRONG, WINDOW_S = 60, 60.0  # tokens of one address; then none of it is looked at until the window ends
+MAX_COOKIES = 16  # that are looked at
 MAX_ADDRESSES = 1024  # that are remembered
 
 Scope = MutableMapping[str, Any]
@@ -30,7 +31,7 @@ class Tokens:
 
     def brought(self, scope: Scope, headers: Mapping[str, str]) -> bool:
         """Whether a request has the token: as a cookie, as Authorization: Bearer, or in the address of the page."""
-        if same(_cookie_of(headers), self._cookie):
+        if any(same(value, self._cookie) for value in _cookies_of(headers)):
             return True
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -96,10 +97,10 @@ def asked_with(scope: Scope) -> str:
     return asked.get("token", [""])[0]
 
 
-def _cookie_of(headers: Mapping[str, str]) -> str:
-    """Other programs of the same host may set cookies of any shape beside it."""
+def _cookies_of(headers: Mapping[str, str]) -> list[str]:
+    """Other programs of the same host may set cookies of any shape beside it, of its name too."""
     pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
-    return next((value for name, _, value in pairs if name == COOKIE), "")
+    return [value for name, _, value in pairs if name == COOKIE][:MAX_COOKIES]
 
 
 def _address_of(scope: Scope) -> str:

@@ -5,14 +5,18 @@ import binascii
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
+from urllib.parse import unquote
 
 from xmr.engine.media import MODALITIES, SUFFIXES
 from xmr.engine.question import VIDEO
 from xmr.engine.serve.refusals import Refusal
 
 DATA = re.compile(
-    r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?P<more>(?:;[\w.+-]+=(?:[\w.+-]+|\"[^\"]*\"))*)(?P<base64>;base64)?,"
+    r"\s*data:(?P<type>[\w.+-]+/[\w.+-]+)?(?P<more>(?:;[\w.+-]+=(?:[\w.+-]+|\"[^\"]*\"))*)(?P<base64>;base64)?,",
+    re.IGNORECASE,
 )
+OTHER_LETTERS = str.maketrans("-_", "+/", " \t\r\n=")  # of base64 as addresses and mails have it
+EXAMPLES = {"image": "image/png", "audio": "audio/wav", VIDEO: "video/mp4"}
 # what browsers record and drop, by the suffix of its container
 TYPES = {
     "audio/webm": ".mka",
@@ -67,21 +71,29 @@ def of_data(kind: str, uri: str) -> Upload:
     """A data: URI (RFC 2397) with base64; Refusal for what is none."""
     head = DATA.match(uri[:300])
     if head is None or not head["base64"]:
-        raise Refusal(422, "bad_data", f"{kind}: no data: URI found; write it as data:image/png;base64,...")
+        mime = EXAMPLES.get(_medium(kind), "text/plain")
+        raise Refusal(422, "bad_data", f"{kind}: no data: URI found; write it as data:{mime};base64,...")
+    written = uri[head.end() :]
     try:
-        content = base64.b64decode(uri[head.end() :], validate=True)
+        letters = (unquote(written) if "%" in written else written).translate(OTHER_LETTERS)
+        content = base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise Refusal(422, "bad_data", f"{kind}: no base64 found behind data:; encode the file's bytes so") from None
+        said = f"{kind}: behind data: stands no base64 that can be read; encode the file's bytes so"
+        raise Refusal(422, "bad_data", said) from None
     return _checked(kind, content, TYPES.get(_essence(head["type"]), ""))
 
 
 def _checked(kind: str, content: bytes, suffix: str) -> Upload:
     if not content:
         raise Refusal(422, "bad_data", f"{kind}: an empty file found; send one with something in it")
-    medium = VIDEO if kind == VIDEO else MODALITIES[kind].medium
+    medium = _medium(kind)
     read = {VIDEO} if kind == VIDEO else set(MODALITIES[kind].read)
     fits = any(suffix in SUFFIXES[name] for name in read)
     return Upload(content, suffix if fits else USUAL.get(medium, ".txt"))
+
+
+def _medium(kind: str) -> str:
+    return VIDEO if kind == VIDEO else MODALITIES[kind].medium
 
 
 def _essence(mime: str | None) -> str:

@@ -21,6 +21,10 @@ MAX_REDIRECTS = 3
 TOTAL_S = 10.0
 PORTS = (80, 443)
 REDIRECTS = (301, 302, 303, 307, 308)
+ISATAP = 0x5EFE  # of an address of IPv6 that stands for one of IPv4 inside a house (RFC 5214)
+UNROUTED = tuple(  # which Python calls global
+    map(ipaddress.ip_network, ("3fff::/20", "192.88.99.0/24", "192.0.0.0/24", "5f00::/16"))
+)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # given up (RFC 3879), and routed in some houses
 CHUNK_BYTES = 64 * 1024
@@ -42,7 +46,8 @@ def is_public(text: str) -> bool:
 
 
 def _is_on_the_internet(address: Address) -> bool:
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    is_routed = not any(address in network for network in UNROUTED)
+    return is_routed and address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def _meant(address: Address) -> list[Address]:
@@ -50,7 +55,8 @@ def _meant(address: Address) -> list[Address]:
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
     within: list[ipaddress.IPv4Address | None] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in NAT64 or int(address) >> 32 == 0:
+    is_isatap = int(address) >> 32 & 0xFFFF == ISATAP
+    if address in NAT64 or is_isatap or int(address) >> 32 == 0:
         within.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     inner = [one for one in within if one is not None]
     return [*inner] if address.ipv4_mapped else [address, *inner]
@@ -71,8 +77,10 @@ def fetch(
         parts = _checked(url, ports)
         try:
             found = _ask(parts, kind, max_bytes, deadline_s, is_allowed)
-        except (OSError, http.client.HTTPException, ssl.SSLError, ValueError):
+        except TimeoutError:
             raise _refused("the URL could not be fetched in time; send the file itself") from None
+        except (OSError, http.client.HTTPException, ssl.SSLError, ValueError):
+            raise _refused("the URL could not be fetched; send the file itself") from None
         if isinstance(found, Upload):
             return found
         url = urljoin(url, found)

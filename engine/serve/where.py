@@ -15,23 +15,25 @@ from xmr.engine.errors import XmrError
 from xmr.engine.localize import Heat, PictureHeat, as_record, localize_vector
 from xmr.engine.media import MODALITIES, Piece
 from xmr.engine.model import Embeddings
+from xmr.engine.question import NAMES
 from xmr.engine.serve import decoding
 from xmr.engine.serve.answering import Ready
-from xmr.engine.serve.asking import body_of, question_of, read
-from xmr.engine.serve.gone import unless_gone
+from xmr.engine.serve.asking import question_of
 from xmr.engine.serve.items import Id, bad_file, content_of_item, known
+from xmr.engine.serve.patience import while_waited
+from xmr.engine.serve.reading import Files, question_in, shaped
 from xmr.engine.serve.refusals import Refusal
-from xmr.engine.serve.replies import WHERE_EXAMPLE, WhenInSound, WhereInPicture
-from xmr.engine.serve.search import IN_OPENAPI, Served
+from xmr.engine.serve.replies import REFUSALS, WHERE_EXAMPLE, WhenInSound, WhereInPicture
+from xmr.engine.serve.search import Served
 from xmr.engine.serve.service import Service
-from xmr.engine.serve.shapes import LARGEST, MAX_TEXT, REFUSALS
+from xmr.engine.serve.shapes import A_SENTENCE, AN_ITEM, LARGEST, MAX_TEXT, QUESTION_BODY, SearchBody
 from xmr.engine.serve.waiting import Asked
 
 router = APIRouter(tags=["items"], responses=REFUSALS)
 PLACES: dict[int | str, Any] = {
     200: {"model": WhereInPicture | WhenInSound, "content": {"application/json": {"example": WHERE_EXAMPLE}}}
 }
-Words = Annotated[str | None, Query(max_length=MAX_TEXT, examples=["a dog"])]
+Words = Annotated[str | None, Query(min_length=1, max_length=MAX_TEXT, description=A_SENTENCE, examples=["a dog"])]
 
 
 @router.get("/v1/items/{item:int}/where", responses=PLACES)
@@ -40,31 +42,34 @@ async def where(
     request: Request,
     service: Served,
     text: Words = None,
-    query: Annotated[str | None, Query(max_length=MAX_TEXT, description="As text.")] = None,
-    by: Annotated[int | None, Query(alias="item", ge=1, le=LARGEST, description="An item to look for.")] = None,
+    query: Words = None,
+    like: Annotated[int | None, Query(ge=1, le=LARGEST, description=AN_ITEM)] = None,
 ) -> dict[str, Any]:
     """Where in a picture, or when in a sound, words or another item are: a heat map, a point and a box, or seconds."""
-    words = text or query
-    if (words is None) == (by is None):
-        said = "what to look for is missing; give text, or the item to look for, one of them"
-        raise Refusal(422, "no_question", said)
-    body = body_of({"text": words} if words is not None else {"like": by})
-    asked = await question_of(body, {}, service)
-    return await unless_gone(request, found_in(item, asked, service))
+    given: dict[str, str | int] = {}
+    for name, value in (("text", text), ("text", query), ("like", like)):
+        if value is not None:
+            if given:
+                raise Refusal(422, "bad_shape", "text, query and like name what to look for; give one of them")
+            given[name] = value
+    return await while_waited(request, found_in(item, shaped(given, SearchBody), {}, service))
 
 
-@router.post("/v1/items/{item:int}/where", responses=PLACES, openapi_extra=IN_OPENAPI)
+@router.post("/v1/items/{item:int}/where", responses=PLACES, openapi_extra=QUESTION_BODY)
 async def where_of_question(item: Id, request: Request, service: Served) -> dict[str, Any]:
     """The same of any question that `/v1/search` takes, as a whole: files, vectors, several parts with weights.
 
     Of one sound or speech file also the second that names the place, where the model gives the shares of both.
     """
-    body, files = await read(request)
-    return await unless_gone(request, found_in(item, await question_of(body, files, service), service))
+    body, files = await question_in(request)
+    if of_hits := sorted(body.model_fields_set - {*NAMES, "weights"}):
+        raise Refusal(422, "bad_shape", f"{of_hits[0]}: of hits, and none are asked for here; leave it out")
+    return await while_waited(request, found_in(item, body, files, service))
 
 
-async def found_in(item: int, asked: Asked, service: Service) -> dict[str, Any]:
+async def found_in(item: int, body: SearchBody, files: Files, service: Service) -> dict[str, Any]:
     """What is told of the place; Refusal where the item cannot be looked into."""
+    asked = await question_of(body, files, service)
     found, file = await known(item, service)
     try:
         service.model.check_maps(found.modality)
@@ -72,7 +77,7 @@ async def found_in(item: int, asked: Asked, service: Service) -> dict[str, Any]:
             heat, first_s = await looked_into(found, file, asked, service)
     except XmrError as error:
         raise service.mistake(error) from None
-    values = heat.values.round(4).tolist()
+    values = heat.values.astype(float).round(4).tolist()
     if isinstance(heat, PictureHeat):
         return as_record(heat) | {"area": [round(side, 1) for side in heat.area], "values": values}
     return later(as_record(heat) | {"spans_s": heat.spans_s.round(3).tolist(), "values": values}, first_s)

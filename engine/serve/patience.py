@@ -1,4 +1,4 @@
-"""Clients that go away before they have their answer: what is done for them is given up."""
+"""Clients that wait for an answer: what is done for one that goes away, or would wait too long, is given up."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from xmr.engine.serve.refusals import Refusal
+from xmr.engine.serve.refusals import Refusal, too_slow
+from xmr.engine.serve.service import service_of
 
 GONE = 499  # as nginx counts it; nobody reads it
 SOON_S = 0.05  # that an answer may take before it is worth looking whether somebody waits
@@ -14,26 +15,30 @@ SOON_S = 0.05  # that an answer may take before it is worth looking whether some
 T = TypeVar("T")
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def while_waited(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """What `work` gives. The body of the request has been read."""
+    answer_s = service_of(request).settings.answer_s
     working = asyncio.ensure_future(work)
     try:
-        await asyncio.wait({working}, timeout=SOON_S)
+        await asyncio.wait({working}, timeout=min(SOON_S, answer_s))
         if not working.done():
-            await _first(working, request)
+            await _first(working, request, answer_s)
         return working.result()
     finally:
         working.cancel()
         del working  # what fails holds its frames, and these would hold what failed
 
 
-async def _first(working: "asyncio.Future[Any]", request: Request) -> None:
-    """Until it is done; Refusal where the client goes first."""
+async def _first(working: "asyncio.Future[Any]", request: Request, answer_s: float) -> None:
+    """Until it is done; Refusal where the client goes first, or the time is over."""
     gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait({working, gone}, timeout=answer_s, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return
+        if gone.done():
             raise Refusal(GONE, "gone", "the client went away; ask again and wait for the answer")
+        raise too_slow(answer_s)
     finally:
         gone.cancel()
 
