@@ -54,6 +54,7 @@ async def one(item: Id, service: Served) -> Hit:
     return Hit(
         folded=None,
         modality=found.modality,
+        medium=file.medium,
         path=path,
         start_s=found.start_s,
         end_s=found.end_s,

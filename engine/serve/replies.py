@@ -8,6 +8,7 @@ A_HIT: dict[str, Any] = {
     "rank": 1,
     "score": 0.8312,
     "modality": "image",
+    "medium": "image",
     "path": "dogs/rex.jpg",
     "start_s": None,
     "end_s": None,
@@ -29,6 +30,7 @@ class Hit(BaseModel):
     rank: int | None = None
     score: float | None = None
     modality: str
+    medium: str = Field(description="Of its file: image, audio, video or text.")
     path: str = Field(description="Relative to the folder that was indexed.")
     start_s: float | None
     end_s: float | None

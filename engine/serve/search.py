@@ -60,6 +60,7 @@ def hit_of(one: Answer, answered: Answered, body: SearchBody) -> Hit:
         rank=one.rank,
         score=found.score,
         modality=found.modality,
+        medium=file.medium,
         path=shown_path(file),
         start_s=found.start_s,
         end_s=found.end_s,
