@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from urllib.parse import unquote
@@ -73,14 +74,20 @@ def of_data(kind: str, uri: str) -> Upload:
     if head is None or not head["base64"]:
         mime = EXAMPLES.get(_medium(kind), "text/plain")
         raise Refusal(422, "bad_data", f"{kind}: no data: URI found; write it as data:{mime};base64,...")
-    written = uri[head.end() :]
     try:
-        letters = (unquote(written) if "%" in written else written).translate(OTHER_LETTERS)
-        content = base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+        content = _decoded(uri[head.end() :])
     except (binascii.Error, ValueError):
         said = f"{kind}: behind data: stands no base64 that can be read; encode the file's bytes so"
         raise Refusal(422, "bad_data", said) from None
     return _checked(kind, content, TYPES.get(_essence(head["type"]), ""))
+
+
+def _decoded(written: str) -> bytes:
+    """The bytes in base64, also in that of addresses and mails; ValueError for what is neither."""
+    with suppress(binascii.Error, ValueError):
+        return base64.b64decode(written, validate=True)
+    letters = unquote(written).translate(OTHER_LETTERS)
+    return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
 
 
 def _checked(kind: str, content: bytes, suffix: str) -> Upload:
