@@ -314,7 +314,7 @@ def test_what_failed_holds_no_segment_that_is_gone(world: Path) -> None:
             for where in ("colour = 'red'", "id %"):
                 with pytest.raises(XmrError):
                     await batcher.search(in_words("a dog", wanted=Wanted(where=where)))
-            views = [weakref.ref(view.gallery) for view in batcher._current.index()._views.values()]
+            views = [weakref.ref(view.gallery) for view in batcher._current._index._views.values()]
             with contextlib.closing(Index.open(world / ".xmr" / "index")) as index:
                 index.delete([first.answers[0].hit.id])
             await batcher.search(in_words("a dog"))
