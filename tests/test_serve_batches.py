@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
+pytest.importorskip("fastapi", reason="fastapi is missing; `pip install xmr[serve]`")
 
 from xmr.engine.answer import Wanted
 from xmr.engine.errors import UnreadableError, XmrError

@@ -11,15 +11,9 @@ from pathlib import Path
 
 import pytest
 from conftest import run_xmr
-
-pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
-pytest.importorskip("httpx", reason="httpx asks the server in tests")
-
-from fastapi.testclient import TestClient
+from serving import TestClient, client_of
 
 from xmr.engine.serve import changes
-from xmr.engine.serve.app import make_app
-from xmr.engine.serve.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +24,7 @@ def world(finished_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def client(world: Path) -> Iterator[TestClient]:
-    app = make_app(world / ".xmr" / "index", world / ".xmr" / "model", Settings(writable=True))
-    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as opened:
+    with client_of(world, writable=True) as opened:
         yield opened
 
 

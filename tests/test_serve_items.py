@@ -13,22 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from test_media_video import grey, sine, write_video
-
-pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
-pytest.importorskip("httpx", reason="httpx asks the server in tests")
-
 import soundfile
-from fastapi.testclient import TestClient
+from PIL import Image
+from serving import TestClient, client_of
+from test_media_video import grey, sine, write_video
 
 from xmr.engine.corpus import scan
 from xmr.engine.exchange.rows import Block, Entry
 from xmr.engine.index import Index
 from xmr.engine.model import Model
-from xmr.engine.serve.app import make_app
 from xmr.engine.serve.place import CHUNK_BYTES
-from xmr.engine.serve.settings import Settings
 
 LEVELS = (40, 120, 200)  # of grey, a second each
 LARGE = 64_000_000  # bytes
@@ -73,11 +67,6 @@ def moved(shelf: Path, tmp_path: Path) -> Path:
     shutil.rmtree(world / ".xmr" / "index")
     add(world)
     return world
-
-
-def client_of(world: Path) -> TestClient:
-    app = make_app(world / ".xmr" / "index", world / ".xmr" / "model", Settings())
-    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 def hits(client: TestClient, path: str, modality: str) -> list[Record]:

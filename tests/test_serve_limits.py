@@ -5,12 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
-pytest.importorskip("httpx", reason="httpx asks the server in tests")
-
-from fastapi.testclient import TestClient
-from test_serve_safety import serving
+from serving import TestClient, client_of
 
 from xmr.engine.serve import guard
 
@@ -19,7 +14,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def opened(finished_world: Path) -> Iterator[TestClient]:
-    with serving(finished_world) as client:
+    with client_of(finished_world) as client:
         yield client
 
 

@@ -3,11 +3,8 @@
 import contextlib
 import http.client
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,47 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import XMR, run_xmr
-
-pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
-pytest.importorskip("uvicorn", reason="the server's packages are not installed: xmr[serve]")
-
-TOKEN = "a-secret-that-nobody-guesses"
-LATE_S = 30  # that the end of a process may take
-
-
-@contextlib.contextmanager
-def process(world: Path, *arguments: str, command: str = "serve") -> "Iterator[tuple[subprocess.Popen[str], str]]":
-    """The command at work, and the line with its address."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": "/nowhere", "BROWSER": ""}
-    port = [] if command == "open" else ["--port", "0"]
-    server = subprocess.Popen(
-        [sys.executable, str(XMR), command, *port, *arguments],
-        cwd=world, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert server.stderr is not None
-    try:
-        line = server.stderr.readline()
-        assert "serving at http://" in line, line + server.stderr.read()
-        yield server, line
-    finally:
-        server.kill()
-        server.communicate()
-
-
-def port_of(line: str) -> int:
-    return int(line.split("/ (")[0].rpartition(":")[2])
-
-
-def asked(port: int, path: str, body: object = None, host: str = "127.0.0.1", **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(host, port, timeout=LATE_S)
-    with contextlib.closing(connection):
-        written = None if body is None else json.dumps(body)
-        connection.request(
-            "GET" if body is None else "POST", path, written, {"Content-Type": "application/json", **headers}
-        )
-        answered = connection.getresponse()
-        return answered.status, answered.read()
+from conftest import run_xmr
+from serving import LATE_S, TOKEN, app_of, asked, listening, port_of, process
 
 
 def has_ipv6() -> bool:
@@ -163,7 +121,7 @@ def test_open_serves_this_machine_alone_and_says_where(finished_world: Path) -> 
     for arguments, said in (([], "no browser found here"), (["--no-browser"], "")):
         with process(finished_world, *arguments, command="open") as (server, line):
             assert "http://127.0.0.1:" in line
-            assert asked(port_of(line), "/")[0] in (200, 404)  # 404 without the page's files
+            assert asked(port_of(line), "/")[0] == 200
             server.send_signal(signal.SIGINT)
             assert server.wait(LATE_S) == 130
             told = server.stderr.read() if server.stderr else ""
@@ -213,23 +171,13 @@ def answers(client: socket.socket) -> bytes:
 def bounded(finished_world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of a server in this process, with short deadlines and few places."""
     import h11
-    import uvicorn
 
     from xmr.engine.serve import connection
-    from xmr.engine.serve.app import make_app
 
     monkeypatch.setattr(connection, "MAX_CONNECTIONS", 8)
     monkeypatch.setattr(connection, "DEADLINES_S", {h11.IDLE: 1.0, h11.SEND_BODY: 2.0})
-    app = make_app(finished_world / ".xmr" / "index", finished_world / ".xmr" / "model")
-    server = uvicorn.Server(uvicorn.Config(app, http=connection.Connection, log_level="error", ws="none"))
-    listening = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.05)
-    yield listening.getsockname()[1]
-    server.should_exit = True
-    thread.join()
+    with listening(app_of(finished_world), http=connection.Connection, ws="none") as port:
+        yield port
 
 
 def drip(client: socket.socket, letters: bytes, stop: threading.Event) -> None:

@@ -20,12 +20,8 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import must_run
+from serving import LATE_S, port_of, process
 from test_media_video import grey, sine, write_video
-
-pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
-pytest.importorskip("uvicorn", reason="the server's packages are not installed: xmr[serve]")
-
-from test_serve_load import served
 
 N_CLIENTS = 4
 WARM = 0.2  # of the time: until memory is taken as what it is
@@ -243,10 +239,11 @@ def open_files(server: Server) -> int:
 def test_everything_is_asked_and_the_server_does_not_grow(world: Path, soak_s: int) -> None:
     write_more(world / "corpus")
     must_run("index", "corpus", cwd=world)
-    with served(world, "--writable") as (process, port):
-        server = Server(process.pid, port)
+    with process(world, "--writable") as (started, line):
+        server = Server(started.pid, port_of(line))
         said: list[str] = []
-        threading.Thread(target=read_along, args=(process, said)).start()
+        reading = threading.Thread(target=read_along, args=(started, said))
+        reading.start()
         requests = everything(server, world / "corpus")
         large = get(hit(server, "sound", "path LIKE '%long.wav'")["media"])
         files_before = at_rest(server, world, requests)
@@ -263,7 +260,10 @@ def test_everything_is_asked_and_the_server_does_not_grow(world: Path, soak_s: i
         for _ in range(N_LEAVING):
             server.leave(large, READ_BYTES)
         files_left = open_files(server)
-        assert not said, said[:5]
+        started.terminate()
+        assert started.wait(LATE_S) == 0
+        reading.join()
+    assert not said, said[:5]
     bytes_before = usual_bytes(samples, start_s + WARM * soak_s, soak_s)
     bytes_after = usual_bytes(samples, end_s - END * soak_s, soak_s)
     tell(server, samples, start_s)

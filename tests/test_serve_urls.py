@@ -5,17 +5,16 @@ import gzip
 import http.server
 import io
 import socket
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
-pytest.importorskip("httpx", reason="httpx asks the server in tests")
-
 from PIL import Image
-from test_serve_safety import fetched, serving, web
+from serving import client_of
 
 from xmr.engine.serve import service
 from xmr.engine.serve.refusals import Refusal
@@ -113,6 +112,92 @@ def test_a_name_that_changes_its_address_leads_to_the_one_that_was_checked(monke
     assert asked == ["93.184.216.34"]
 
 
+@contextmanager
+def web(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[int]:
+    """A server of somebody else, on this machine."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def fetched(port: int, *, total_s: float = 5.0, max_bytes: int = 1000, host: str = "127.0.0.1") -> bytes:
+    """With this machine's address allowed, and nothing else that is not public."""
+    found = fetch(
+        f"http://{host}:{port}/a.png",
+        "image",
+        max_bytes,
+        is_allowed=lambda address: address == "127.0.0.1" or is_public(address),
+        ports=(port, 80),
+        total_s=total_s,
+    )
+    return found.content
+
+
+def test_a_public_file_is_fetched() -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(b"pixels")
+
+    with web(answer) as port:
+        assert fetched(port) == b"pixels"
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.2/", "http://169.254.169.254/", "file:///etc/passwd", "/again"])
+def test_redirects_are_checked_as_the_first_url(target: str) -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", target)
+        request.end_headers()
+
+    with web(answer) as port, pytest.raises(Refusal):
+        fetched(port)
+
+
+def test_an_endless_body_is_refused() -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        try:
+            while True:
+                request.wfile.write(b"x" * 1000)
+        except OSError:
+            return
+
+    with web(answer) as port, pytest.raises(Refusal, match="more than 1000 bytes"):
+        fetched(port)
+
+
+@pytest.mark.parametrize("is_in_headers", [False, True])
+def test_a_slow_body_is_refused(is_in_headers: bool) -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        start = b"HTTP/1.0 200 OK\r\n" + (b"X: " if is_in_headers else b"\r\n")
+        try:
+            request.wfile.write(start)
+            for _ in range(100):
+                request.wfile.write(b"x")
+                request.wfile.flush()
+                time.sleep(0.1)
+        except OSError:
+            return
+
+    with web(answer) as port, pytest.raises(Refusal, match="in time"):
+        fetched(port, total_s=0.5)
+
+
 def answering(content: bytes, **headers: str) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
     def answer(request: http.server.BaseHTTPRequestHandler) -> None:
         request.send_response(200)
@@ -144,7 +229,7 @@ def test_an_answer_that_is_no_file_is_refused() -> None:
 
 
 def asked_by_url(world: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, mime: str) -> Any:
-    with web(answering(content, Content_Type=mime)) as port, serving(world, allow_urls=True) as client:
+    with web(answering(content, Content_Type=mime)) as port, client_of(world, allow_urls=True) as client:
         allowed = functools.partial(fetch, is_allowed=lambda address: address == "127.0.0.1", ports=(port,))
         monkeypatch.setattr(service, "fetch", allowed)
         return client.post("/v1/search", json={"image": f"http://127.0.0.1:{port}/a", "k": 1})
@@ -164,7 +249,7 @@ def test_a_page_of_the_web_is_no_picture_and_not_shown(finished_world: Path, mon
 
 
 def test_allowed_urls_are_still_those_of_the_internet(finished_world: Path) -> None:
-    with serving(finished_world, allow_urls=True) as client:
+    with client_of(finished_world, allow_urls=True) as client:
         for url in (
             "http://127.0.0.1/",
             "http://localhost./",

@@ -13,20 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import must_run
+from serving import TestClient, client_of
 from test_localize import RED, edit, red_square, seeing_red, without_maps  # noqa: F401, the model whose maps are known
 from test_media_video import grey, write_video
-
-pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
-pytest.importorskip("httpx", reason="httpx asks the server in tests")
-
-from fastapi.testclient import TestClient
 
 from xmr.engine.localize import as_record, localize
 from xmr.engine.model import Model
 from xmr.engine.serve import service as service_module
 from xmr.engine.serve import where as where_module
-from xmr.engine.serve.app import make_app
-from xmr.engine.serve.settings import Settings
 
 LONG_S = 70  # of a film, of which a window alone is looked into
 Record = dict[str, Any]
@@ -71,11 +65,6 @@ def looked(finished_world: Path, seeing_red: Path, tmp_path_factory: pytest.Temp
 def client(looked: Path) -> Iterator[TestClient]:
     with client_of(looked) as opened:
         yield opened
-
-
-def client_of(world: Path, **settings: Any) -> TestClient:
-    app = make_app(world / ".xmr" / "index", world / ".xmr" / "model", Settings(**settings))
-    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 def items(client: TestClient, path: str, modality: str) -> list[Record]:
