@@ -97,7 +97,11 @@ class Changes:
                 return path
             path.unlink()
         path = folder / f"{plain_stem(name)}{upload.suffix}"
-        write_whole(path, lambda file: file.write(upload.content))
+        try:
+            write_whole(path, lambda file: file.write(upload.content))
+        except BaseException:
+            self._remove(path)
+            raise
         return path
 
     def _remove(self, path: Path) -> None:
