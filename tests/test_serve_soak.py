@@ -130,7 +130,7 @@ def everything(server: Server, corpus: Path) -> list[tuple[Request, int]]:
         (post("/v1/embeddings", input=pictured, modality="image"), 200),
         (post("/knn-service", text="a dog", modality="image", num_images=5), 200),
         (post("/metadata", ids=[seen["id"], listened["id"]]), 200),
-        (upload("/v1/search", "image", "broken.jpg", picture[:300]), 400),
+        (upload("/v1/search", "image", "broken.jpg", picture[:300]), 422),
         (search(text="a dog", where="no such thing"), 400),
         (search(colour="red"), 422),
         *((get(path), 200) for path in ("/", "/openapi.json", "/healthz", "/readyz", "/metrics", "/indices-list")),
