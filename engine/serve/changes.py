@@ -89,18 +89,18 @@ class Changes:
 
     def _kept(self, upload: Upload, name: str) -> Path:
         """The file on disk, whole; what an interrupted upload of it left goes."""
-        make_folder(self.folder)
         folder = (self.folder / hashlib.sha256(upload.content).hexdigest()).resolve()
-        make_folder(folder)
-        for path in sorted(folder.iterdir()):
-            if not path.name.startswith(".") and path.suffix == upload.suffix:
-                return path
-            path.unlink()
-        path = folder / f"{plain_stem(name)}{upload.suffix}"
         try:
+            make_folder(folder)
+            for path in sorted(folder.iterdir()):
+                if not path.name.startswith(".") and path.suffix == upload.suffix:
+                    return path
+                path.unlink()
+            path = folder / f"{plain_stem(name)}{upload.suffix}"
             write_whole(path, lambda file: file.write(upload.content))
-        except BaseException:
-            self._remove(path)
+        except OSError:
+            with suppress(OSError):
+                folder.rmdir()
             raise
         return path
 
