@@ -1,20 +1,22 @@
 """Clients that do not read, leave in the middle, or send more than is taken: nothing stays behind of them."""
 
 import http.client
-import os
+import json
+import shutil
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import XMR, must_run
+from conftest import must_run
 
 pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
 pytest.importorskip("uvicorn", reason="the server's packages are not installed: xmr[serve]")
+
+from serving import asked, port_of, process
 
 from xmr.engine.serve import connection
 from xmr.engine.serve.connection import FILES_OF_ONE, MAX_CONNECTIONS, max_connections
@@ -26,35 +28,14 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this
 @pytest.fixture(scope="module")
 def server(finished_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int, int]]:
     """Its process and port, and an item whose file is larger than what the system takes before it is read."""
-    import shutil
-
     world = Path(shutil.copytree(finished_world, tmp_path_factory.mktemp("connections") / "world"))
     soundfile.write(world / "corpus" / "long.wav", np.zeros(22_050 * 600, dtype=np.int16), 22_050)  # 26 MB
     must_run("index", "corpus", cwd=world)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [str(XMR), "serve", "--port", "0"]
-    process = subprocess.Popen(command, cwd=world, env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        port = int(process.stderr.readline().split("127.0.0.1:")[1].split("/")[0])
-        body = b'{"text": "a dog", "to": "sound", "k": 1, "where": "path LIKE \'%long.wav\'"}'
-        answered = asked(port, "POST", "/v1/search", body)
-        item = int(answered.split(b'"id":')[1].split(b",")[0])
-        yield process.pid, port, item
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def asked(port: int, method: str, path: str, body: bytes | None = None) -> bytes:
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        client.request(method, path, body)
-        answered = client.getresponse()
-        assert answered.status == 200, answered.read()
-        return answered.read()
-    finally:
-        client.close()
+    with process(world) as (started, line):
+        port = port_of(line)
+        body = {"text": "a dog", "to": "sound", "k": 1, "where": "path = 'long.wav'"}
+        _, answered = asked(port, "/v1/search", body)
+        yield started.pid, port, json.loads(answered)["hits"][0]["id"]
 
 
 def open_media(process: int) -> int:
@@ -68,25 +49,25 @@ def open_media(process: int) -> int:
     return places.count("long.wav")
 
 
-def until(holds: "object", what: str) -> None:
+def until(holds: Callable[[], bool], what: str) -> None:
     end_s = time.monotonic() + SOON_S
-    while not holds():  # type: ignore[operator]
+    while not holds():
         assert time.monotonic() < end_s, what
         time.sleep(0.05)
 
 
 def test_a_file_is_closed_when_its_client_leaves_in_the_middle(server: tuple[int, int, int]) -> None:
-    process, port, item = server
+    pid, port, item = server
     head = f"GET /v1/items/{item}/media HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(10)]
     for client in clients:
         client.sendall(head)
         assert client.recv(1000).startswith(b"HTTP/1.1 200")
-    assert open_media(process) == 10
+    assert open_media(pid) == 10
     for client in clients:
         client.close()
-    until(lambda: open_media(process) == 0, "the file is open still")
-    assert asked(port, "GET", "/healthz") == b'{"status":"ok"}'
+    until(lambda: open_media(pid) == 0, "the file is open still")
+    assert asked(port, "/healthz")[0] == 200
 
 
 def test_who_announces_too_much_hears_so_while_sending(server: tuple[int, int, int]) -> None:

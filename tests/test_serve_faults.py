@@ -16,20 +16,14 @@ pytest.importorskip("fastapi", reason="the server's packages are not installed: 
 pytest.importorskip("httpx", reason="httpx asks the server in tests")
 
 from fastapi.testclient import TestClient
+from serving import client_of
 
 from xmr.engine.serve import answering
-from xmr.engine.serve.app import make_app
 from xmr.engine.serve.changes import plain_stem
 from xmr.engine.serve.decoders import Decoders
 from xmr.engine.serve.service import Service
-from xmr.engine.serve.settings import Settings
 
 ASKED = {"text": "a dog", "k": 1}
-
-
-def client_of(world: Path, **settings: Any) -> TestClient:
-    app = make_app(world / ".xmr" / "index", world / ".xmr" / "model", Settings(**settings))
-    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 @pytest.fixture

@@ -12,16 +12,14 @@ pytest.importorskip("fastapi", reason="the server's packages are not installed: 
 pytest.importorskip("httpx", reason="httpx asks the server in tests")
 
 from fastapi.testclient import TestClient
+from serving import client_of
 
-from xmr.engine.serve.app import make_app
 from xmr.engine.serve.reading import MAX_VALUES
-from xmr.engine.serve.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def client(finished_world: Path) -> Iterator[TestClient]:
-    app = make_app(finished_world / ".xmr" / "index", finished_world / ".xmr" / "model", Settings())
-    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as opened:
+    with client_of(finished_world) as opened:
         yield opened
 
 

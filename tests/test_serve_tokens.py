@@ -79,6 +79,8 @@ def test_cookies_of_others_beside_it_do_no_harm(guarded: TestClient) -> None:
     guarded.cookies.clear()
     for beside in ('{"a":[1,2]}=b', "x=\x01", "=;;=", 'open="half'):
         assert guarded.get("/v1/info", headers={"Cookie": f"{beside}; {cookie}; a=b"}).status_code == 200
+    for other in ("xmr=another-server's", "xmr=; xmr=b"):  # of the same name: a port tells none apart
+        assert guarded.get("/v1/info", headers={"Cookie": f"{other}; {cookie}"}).status_code == 200
     for wrong in ("xmr=", "xmr", f"xmr={TOKEN}", cookie[:-1]):
         assert guarded.get("/v1/info", headers={"Cookie": wrong}).status_code == 401
 

@@ -15,10 +15,9 @@ from xmr.engine.errors import XmrError
 from xmr.engine.index import Index
 from xmr.engine.media import Content
 from xmr.engine.serve import decoding
-from xmr.engine.serve.held import KEPT, is_held, revalidated
-from xmr.engine.serve.parts import Parts
+from xmr.engine.serve.kept import KEPT, is_held, revalidated
 from xmr.engine.serve.patience import while_waited
-from xmr.engine.serve.place import Stretch, content_of, open_content, shown_path, state_of, stretch_of
+from xmr.engine.serve.place import FileAnswer, Stretch, content_of, open_content, shown_path, state_of, stretch_of
 from xmr.engine.serve.reading import file_in
 from xmr.engine.serve.refusals import Refusal, no_item
 from xmr.engine.serve.replies import REFUSALS, Added, Deleted, Hit, Waveform
@@ -94,7 +93,7 @@ async def media(item: Id, request: Request, service: Served) -> Response:
     if request.method == "HEAD":
         return Response(None, status, headers, kind)
     opened = await asyncio.to_thread(open_content, content)
-    return Parts(opened, stretch or whole, status, headers, kind)
+    return FileAnswer(opened, stretch or whole, status, headers, kind)
 
 
 @router.get("/v1/items/{item:int}/thumbnail", response_class=Response)

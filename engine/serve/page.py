@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 from fastapi import APIRouter, Request, Response
 
 from xmr.engine import serve
-from xmr.engine.serve.held import revalidated
+from xmr.engine.serve.kept import revalidated
 from xmr.engine.serve.refusals import Refusal
 
 router = APIRouter(include_in_schema=False)

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from starlette.responses import StreamingResponse
+
 from xmr.engine.catalog import File
 from xmr.engine.media import Content
+from xmr.engine.serve.messages import Receive, Scope, Send
 from xmr.engine.serve.refusals import Refusal
 
 CHUNK_BYTES = 256 * 1024
@@ -82,6 +85,20 @@ def chunks(file: BinaryIO, stretch: Stretch) -> Iterator[bytes]:
     while left > 0 and (part := file.read(min(CHUNK_BYTES, left))):
         left -= len(part)
         yield part
+
+
+class FileAnswer(StreamingResponse):
+    """A stretch of an open file, part by part; closed however it ends, also where the client goes in between."""
+
+    def __init__(self, file: BinaryIO, stretch: Stretch, status: int, headers: dict[str, str], kind: str) -> None:
+        super().__init__(chunks(file, stretch), status, headers, kind)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
 def stretch_of(wanted: str | None, size: int) -> Stretch | None:

@@ -19,11 +19,11 @@ from xmr.engine.serve.bounded import Bounded
 from xmr.engine.serve.changes import Changes
 from xmr.engine.serve.decoders import Decoders
 from xmr.engine.serve.examples import Examples
+from xmr.engine.serve.kept import Small
 from xmr.engine.serve.lookups import Lookups
 from xmr.engine.serve.measures import Measures
 from xmr.engine.serve.refusals import Refusal, busy, mistake, no_index
 from xmr.engine.serve.settings import Settings
-from xmr.engine.serve.small import Small
 from xmr.engine.serve.uploads import Upload
 from xmr.engine.serve.urls import fetch
 
