@@ -150,6 +150,15 @@ def test_an_added_file_keeps_its_name(client: TestClient, world: Path) -> None:
     assert list((world / ".xmr" / "index-uploads").iterdir()) == []
 
 
+def test_the_same_bytes_by_another_suffix_are_another_file(client: TestClient, world: Path) -> None:
+    added = [client.post("/v1/items", files={"file": (f"words{suffix}", b"a dog\n")}) for suffix in (".txt", ".md")]
+    items = [answered.json()["ids"][0] for answered in added]
+    for item, suffix in zip(items, (".txt", ".md"), strict=True):
+        assert client.get(f"/v1/items/{item}/media").content == b"a dog\n", suffix
+        assert client.delete(f"/v1/items/{item}").status_code == 200
+    assert list((world / ".xmr" / "index-uploads").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "stem"),
     [

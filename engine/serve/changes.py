@@ -93,9 +93,10 @@ class Changes:
         try:
             make_folder(folder)
             for path in sorted(folder.iterdir()):
-                if not path.name.startswith(".") and path.suffix == upload.suffix:
+                if path.name.startswith("."):
+                    path.unlink()
+                elif path.suffix == upload.suffix:
                     return path
-                path.unlink()
             path = folder / f"{plain_stem(name)}{upload.suffix}"
             write_whole(path, lambda file: file.write(upload.content))
         except OSError:
