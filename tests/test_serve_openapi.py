@@ -78,7 +78,7 @@ def test_an_operation_answers_as_it_says(api: Any, path: str, method: str, mode:
     @settings(QUIET, max_examples=n_examples)
     @given(case=cases)
     def check(case: Any) -> None:
-        assume(set(case.query or {}) <= queries and len(str(case.query)) < MAX_QUERY)  # others are read over
+        assume(set(case.query or {}) <= queries and len(str(case.query)) < MAX_QUERY)  # of others is another test
         case.call_and_validate(excluded_checks=NOT_CHECKED)
 
     check()
@@ -126,3 +126,32 @@ def test_the_examples_of_requests_are_answered(address: str) -> None:
     assert {path for path, _ in asked} >= {"/v1/search", "/v1/embeddings", "/knn-service", "/metadata"}
     refused = {name: answered.text for name, answered in asked.items() if answered.status_code != 200}
     assert not [name for name in refused if "{item}" not in name[0]], refused  # this model keeps no maps
+
+
+def test_examples_are_of_the_shapes_that_they_stand_beside() -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema holds examples against their shapes")
+    document = told(Settings(token=TOKEN, writable=True))
+    n_examples = 0
+    for name, shape in document["components"]["schemas"].items():
+        if "example" in shape:
+            n_examples += 1
+            jsonschema.validate(shape["example"], document | {"$ref": f"#/components/schemas/{name}"})
+    for _, _, operation in operations():
+        for answer in operation["responses"].values():
+            for content in answer.get("content", {}).values():
+                if "example" in content:
+                    n_examples += 1
+                    jsonschema.validate(content["example"], document | content["schema"])
+    assert n_examples > 50
+
+
+def test_the_example_of_a_place_is_one() -> None:
+    [content] = [
+        operation["responses"]["200"]["content"][JSON]
+        for path, method, operation in operations()
+        if (path, method) == ("/v1/items/{item}/where", "get")
+    ]
+    place = content["example"]
+    for (left, top, width, height), x, y in ((place[of], *place["point"]) for of in ("box", "area")):
+        assert left <= x <= left + width
+        assert top <= y <= top + height
