@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from starlette.responses import StreamingResponse
@@ -36,10 +36,10 @@ class Stretch:
 
 def shown_path(file: File) -> str:
     """A file's path as a client sees it: relative to its root, or its name alone."""
-    path = PurePosixPath(file.path)
-    if file.root is not None and file.path.startswith(f"{file.root.rstrip('/')}/"):
-        return str(path.relative_to(file.root))
-    return path.name
+    below = f"{file.root.rstrip('/')}/" if file.root is not None else None
+    if below is not None and file.path.startswith(below):
+        return file.path.removeprefix(below)
+    return file.path.rpartition("/")[2]
 
 
 def content_of(file: File) -> Content:

@@ -13,12 +13,12 @@ from xmr.engine.serve.patience import while_waited
 from xmr.engine.serve.place import shown_path
 from xmr.engine.serve.reading import Files, question_in
 from xmr.engine.serve.replies import REFUSALS, Hit, SearchAnswer
-from xmr.engine.serve.service import Service, service_of
+from xmr.engine.serve.service import Service, served
 from xmr.engine.serve.shapes import QUESTION_BODY, SearchBody
 from xmr.engine.serve.waiting import Answered
 
 router = APIRouter(tags=["search"])
-Served = Annotated[Service, Depends(service_of)]
+Served = Annotated[Service, Depends(served)]
 
 WRITTEN_AT_ONCE = 100  # hits; more are written in a thread, while others are answered
 

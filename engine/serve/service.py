@@ -139,3 +139,8 @@ def service_of(request: Request) -> Service:
     found: Any = request.app.state.service
     assert isinstance(found, Service)
     return found
+
+
+async def served(request: Request) -> Service:
+    """For routes: what is no coroutine is called in a thread of its own, which takes longer than what it does."""
+    return service_of(request)
