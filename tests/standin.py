@@ -126,6 +126,7 @@ def video(seconds: int = 4) -> bytes:
 def _item(number: int, modality: str, path: str, **more: Any) -> dict[str, Any]:
     address = f"/v1/items/{number}"
     item = {"id": number, "modality": modality, "path": path, "start_s": None, "end_s": None, "text": None}
+    item |= {"medium": {".jpg": "image", ".wav": "audio", ".webm": "video"}.get(Path(path).suffix, "text")}
     item |= {"metadata": None, "folded": [], "media": f"{address}/media", "thumbnail": None, "waveform": None}
     item |= {"thumbnail": f"{address}/thumbnail"} if modality == "image" else {}
     return item | ({"waveform": f"{address}/waveform"} if modality == "sound" else {}) | more

@@ -48,7 +48,7 @@ def test_a_given_picture_is_searched_by(page: Page, server: Standin, how: str) -
 def test_a_given_sound_may_be_speech_and_be_turned_away_from(page: Page, server: Standin) -> None:
     page.set_input_files("#file", {"name": "dog.wav", "mimeType": "audio/wav", "buffer": tone(0.1)})
     page.wait_for_selector(".card")
-    assert list(server.asked[-1]) == ["k", "offset", "sound"]
+    assert list(server.asked[-1]) == ["sound", "k", "offset"]
     page.select_option(".part select", "speech")
     page.wait_for_selector(".part select:has(option[value=speech][selected])")
     page.click(".part [aria-label='Not like dog.wav']")
@@ -101,7 +101,7 @@ def test_files_given_at_once_are_one_question_and_have_weights(page: Page, serve
     with page.expect_response("**/v1/search"):
         page.select_option("[aria-label='Weight of dog.wav']", "0.5")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Weight of dog.wav"
-    assert server.asked[-1]["weights"] == {"image": [1], "sound": [0.5]}
+    assert server.asked[-1]["weights"] == {"text": [1], "image": [1], "sound": [0.5]}
     assert "A link to this search leaves out the files" in page.text_content("#told")
 
 
@@ -116,7 +116,7 @@ def test_weights_of_hits_stand_in_the_address(page: Page, server: Standin) -> No
 
 def test_the_score_slides_and_the_page_grows(page: Page, server: Standin) -> None:
     search(page, "many")
-    page.click("#filters summary")
+    page.click("#filters")
     page.focus("#slide")
     page.keyboard.press("PageUp")
     until(page, "location.search.includes('min=0.1')")
@@ -148,11 +148,14 @@ def test_filters_narrow_and_are_cleared(page: Page, server: Standin) -> None:
     search(page, "red")
     page.check("#to input[value=image]")
     until(page, "document.querySelectorAll('.card').length === 3")
-    page.click("#filters summary")
+    page.click("#filters")
     page.fill("#min", "0.95")
     page.press("#min", "Enter")
     page.wait_for_selector("#state:has-text('Nothing found')")
-    assert server.asked[-1] == {"text": ["red"], "to": ["image"], "min_score": 0.95, "k": 25, "offset": 0}
+    question = {"text": ["red"], "to": ["image"]}
+    assert question | {"min_score": 0.95, "k": 25, "offset": 0} in server.asked
+    page.wait_for_selector("#state:has-text('and at least 0.95 is asked for; set it lower')")
+    assert server.asked[-1] == question | {"k": 1, "offset": 0}
     page.check("#group")
     page.check("#fold")
     until(page, "location.search.includes('fold=0.98')")
@@ -163,7 +166,7 @@ def test_filters_narrow_and_are_cleared(page: Page, server: Standin) -> None:
 
 def test_a_bad_condition_is_marked_where_it_is(page: Page) -> None:
     page.goto("/?q=red&where=nonsense")
-    page.wait_for_selector("#state [role=alert]:has-text('no column nonsense found')")
+    page.wait_for_selector("#state [role=alert]:has-text('it is marked under Filters')")
     assert page.get_attribute("#where", "aria-invalid") == "true"
     assert "no column nonsense found" in page.text_content("#where-bad")
     page.fill("#where", "size > 3")
@@ -188,7 +191,11 @@ def test_a_busy_server_is_asked_again(page: Page, server: Standin) -> None:
 
 
 def test_a_reader_waits_for_a_busy_server_with_its_words(page: Page) -> None:
-    refusal = {"status": 503, "headers": {"retry-after": "60"}, "json": {"error": {"message": "too many ask"}}}
+    refusal = {
+        "status": 503,
+        "headers": {"retry-after": "60"},
+        "json": {"error": {"message": "too many ask", "code": "busy"}},
+    }
     page.route("**/v1/search", lambda route: route.fulfill(**refusal))
     page.fill("#words", "red")
     page.press("#words", "Enter")

@@ -47,7 +47,7 @@ def test_where_in_a_picture_is_drawn_over_it(page: Page, server: Standin) -> Non
 def test_when_in_a_sound_is_drawn_behind_it(page: Page) -> None:
     search(page, "red")
     page.click("button:has-text('When?')")
-    page.wait_for_selector(".found:has-text('from 0:01 to 0:02')")
+    page.wait_for_selector(".found:has-text('0:01–0:02')")
     reddest = """() => {
         const canvas = document.querySelector('.wave canvas');
         const at = (share) => canvas.getContext('2d').getImageData(share * canvas.width, 2, 1, 1).data[3];
@@ -92,7 +92,7 @@ def test_a_given_file_is_looked_for_in_a_hit(page: Page, server: Standin) -> Non
     give(page, "drop", ("given.jpg", "image/jpeg", content))
     page.click("button:has-text('When?')")
     page.wait_for_selector(".found:has-text('Heard most at 0:01.5')")
-    assert server.looked_for == [{"image": f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"}]
+    assert server.looked_for == [{"image": [f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"]}]
 
 
 def test_the_picture_of_a_moment_is_looked_into_and_gives_way_to_the_video(page: Page, server: Standin) -> None:

@@ -33,7 +33,10 @@ export function watch(changed, cleared) {
     slide(the("min").value);
   });
   the("min").addEventListener("input", () => slide(the("min").value));
-  for (const id of ["slide", "min", "not", "where", "group", "fold", "size"]) the(id).addEventListener("change", changed);
+  the("filters").addEventListener("click", () => open(the("narrow").hidden));
+  for (const id of ["slide", "min", "not", "where", "group", "fold", "size"]) {
+    the(id).addEventListener("change", () => the("min").reportValidity() && changed());
+  }
   the("clear").addEventListener("click", cleared);
 }
 
@@ -61,7 +64,7 @@ export function read() {
     to: boxes()
       .filter((box) => box.checked)
       .map((box) => box.value),
-    min: the("min").value,
+    min: the("min").validity.valid ? the("min").value : "",
     not: the("not").value.trim(),
     where: the("where").value.trim(),
     group: the("group").checked,
@@ -81,7 +84,22 @@ export function markCondition(sentence) {
   the("where").setAttribute("aria-invalid", String(Boolean(sentence)));
   the("where-bad").textContent = sentence;
   the("where-bad").hidden = !sentence;
-  if (sentence) the("filters").open = true;
+  if (sentence) open(true);
+}
+
+/** @param {boolean} isOpen */
+function open(isOpen) {
+  the("narrow").hidden = !isOpen;
+  the("filters").setAttribute("aria-expanded", String(isOpen));
+}
+
+/** @returns {boolean} whether the focus was in there */
+export function close() {
+  if (![the("narrow"), the("filters")].some((one) => one.contains(document.activeElement))) return false;
+  const wasOpen = !the("narrow").hidden;
+  open(false);
+  the("filters").focus();
+  return wasOpen;
 }
 
 /** @returns {HTMLInputElement[]} */

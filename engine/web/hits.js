@@ -1,27 +1,32 @@
 /** The hits: a card each, with what it is, how near it is, and what can be done with it. */
 import { clock, make, shown, the } from "./element.js";
+import { openLarge } from "./large.js";
 import { Look } from "./look.js";
-import { Moment } from "./moment.js";
 import { stop } from "./playing.js";
-import { address, smallPicture } from "./server.js";
+import { toAddress } from "./question.js";
 import { Sound } from "./sound.js";
+import { openLink, smallView } from "./view.js";
 
 /**
  * @typedef {import("./server.js").Hit} Hit
  * @typedef {object} Does what a card can do
  * @property {() => void} search
+ * @property {() => void} enlarge
  * @property {(() => void) | null} play
  * @property {(() => void) | null} look where or when
  *
- * @typedef {object} Ways what the page lets be done with hits
- * @property {import("./look.js").LookedFor | null} lookedFor what can be looked for inside them
+ * @typedef {object} Page what the page lets be done with hits
+ * @property {import("./look.js").LookFor | null} lookFor what can be looked for inside them
  * @property {string[]} [maps] modalities that can be looked into; undefined: not known
+ * @property {(hit: Hit) => import("./question.js").Question} by the question that a hit asks
  * @property {(hit: Hit) => void} searchBy
  * @property {((hit: Hit, card: HTMLElement) => void) | null} remove from the index
+ *
+ * @typedef {object} Ways what is made of it for a hit
+ * @property {(hit: Hit, attributes: object, ...children: (Node | string)[]) => HTMLElement} link that searches by it
+ * @property {(hit: Hit, view: HTMLElement, player: any) => Look | null} look
  */
 
-const VIDEO = /\.(mp4|m4v|mov|mkv|webm|avi|mpe?g|wmv|flv|ts|3gp|ogv)$/i;
-const MOST_SHOWN = 600; // characters of a sentence
 /** @type {WeakMap<Element, Does>} */
 const doing = new WeakMap();
 /** @type {WeakMap<Element, Sound>} */
@@ -41,12 +46,32 @@ export function doings(card) {
   return doing.get(card);
 }
 
-/** Show hits in place of those before. @param {Hit[]} hits @param {Ways} ways */
-export function showHits(hits, ways) {
+/** Show hits in place of those before. @param {Hit[]} hits @param {Page} page */
+export function showHits(hits, page) {
   clear();
-  const cards = hits.map((hit) => card(hit, ways));
+  const ways = waysOf(page);
+  const cards = hits.map((hit, place) => card(hit, page, ways, () => openLarge(hits, place, ways)));
   if (cards.length) cards[0].tabIndex = 0;
   the("hits").append(...cards.map((made) => make("li", {}, made)));
+}
+
+/** @param {Page} page @returns {Ways} */
+function waysOf(page) {
+  return {
+    link: (hit, attributes, ...children) => {
+      const link = make("a", { href: toAddress(page.by(hit)), title: "Search by it", ...attributes }, ...children);
+      link.addEventListener("click", (/** @type {MouseEvent} */ event) => {
+        if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return; // the browser opens it elsewhere
+        event.preventDefault();
+        page.searchBy(hit);
+      });
+      return link;
+    },
+    look: (hit, view, player) => {
+      const isLooked = hit.medium !== "text" && (page.maps?.includes(hit.modality) ?? true);
+      return page.lookFor && isLooked ? new Look(hit, page.lookFor, view, player) : null;
+    },
+  };
 }
 
 export function clear() {
@@ -68,96 +93,39 @@ export function endWaiting() {
   the("hits").removeAttribute("aria-busy");
 }
 
-/** @param {Hit} hit @returns {"image" | "video" | "audio" | "text"} */
-function mediumOf(hit) {
-  if (hit.modality === "text") return "text";
-  if (VIDEO.test(hit.path)) return "video";
-  return hit.modality === "image" ? "image" : "audio";
-}
-
-/** @param {Hit} hit @param {Ways} ways */
-function card(hit, ways) {
-  const medium = mediumOf(hit);
-  const view = make("div", { class: `view ${medium}` });
-  const search = () => ways.searchBy(hit);
-  const player = fill(view, hit, medium, search);
-  const play = player ? () => player.toggle() : null;
-  const isLooked = medium !== "text" && (ways.maps?.includes(hit.modality) ?? true);
-  const look = ways.lookedFor && isLooked ? new Look(hit, ways.lookedFor, view, player) : null;
-  const remove = ways.remove && (() => ways.remove?.(hit, made));
+/** @param {Hit} hit @param {Page} page @param {Ways} ways @param {() => void} enlarge */
+function card(hit, page, ways, enlarge) {
+  const { view, player } = smallView(hit);
+  if (player instanceof Sound) {
+    sounds.set(view, player);
+    near.observe(view);
+  } else {
+    const by = ways.link(hit, { class: "by", tabindex: "-1", "aria-hidden": "true" });
+    view.insertBefore(by, view.children[1] ?? null); // below the button of a moment
+  }
+  const look = ways.look(hit, view, player);
+  const remove = page.remove && (() => page.remove?.(hit, made));
   /** @type {HTMLElement} */
   const made = make(
     "div",
-    { class: "card", role: "group", tabindex: "-1", "aria-label": spoken(hit), "aria-keyshortcuts": "Enter Space W" },
+    { class: "card", role: "group", tabindex: "-1", "aria-label": spoken(hit), "aria-keyshortcuts": "Enter Space W L" },
     view,
-    facts(hit),
-    look?.found,
-    actions(hit, medium, look?.button, search, remove),
+    facts(hit, ways, look?.found),
+    actions(hit, ways, look?.button, enlarge, remove),
   );
-  doing.set(made, { search, play, look: look ? () => look.toggle() : null });
+  const play = player ? () => player.toggle() : null;
+  doing.set(made, { search: () => page.searchBy(hit), enlarge, play, look: look ? () => look.toggle() : null });
   return made;
 }
 
-/** The picture, the sound, the moment or the sentence. */
-function fill(
-  /** @type {HTMLElement} */ view,
-  /** @type {Hit} */ hit,
-  /** @type {string} */ medium,
-  /** @type {() => void} */ search,
-) {
-  if (medium === "text") {
-    const text = hit.text ?? "";
-    const short = text.length > MOST_SHOWN ? `${text.slice(0, MOST_SHOWN)}…` : text;
-    view.append(make("p", { class: "said", dir: "auto" }, shown(short)));
-    return null;
-  }
-  if (hit.modality !== "image") {
-    const sound = new Sound(hit, medium === "video", smallPicture(hit.thumbnail));
-    sounds.set(view, sound);
-    near.observe(view);
-    view.append(sound.element);
-    return sound;
-  }
-  const picture = hit.thumbnail || medium === "image" ? pictureOf(hit) : make("p", { class: "absent" }, "Video");
-  view.append(
-    picture,
-    make("button", {
-      type: "button",
-      class: "by",
-      tabindex: "-1",
-      "aria-hidden": "true",
-      title: "Search by it",
-      onclick: search,
-    }),
-  );
-  if (medium === "image") return null;
-  const moment = new Moment(hit, picture);
-  view.append(moment.button);
-  return moment;
-}
-
-/** @param {Hit} hit */
-function pictureOf(hit) {
-  const picture = make("img", {
-    src: smallPicture(hit.thumbnail) || address(hit.media),
-    alt: shown(hit.text || hit.path),
-    loading: "lazy",
-    decoding: "async",
-  });
-  picture.addEventListener("error", () => {
-    picture.replaceWith(make("p", { class: "absent" }, "No picture of it can be shown; the file may have moved."));
-  });
-  return picture;
-}
-
-/** @param {Hit} hit */
-function facts(hit) {
+/** @param {Hit} hit @param {Ways} ways @param {HTMLElement | undefined} found */
+function facts(hit, ways, found) {
   const parts = hit.path.split("/");
   const name = shown(parts.pop() ?? "");
   return make(
     "div",
     { class: "facts" },
-    make("bdi", { class: "title", title: name }, name),
+    ways.link(hit, { class: "title", title: name, tabindex: "-1" }, make("bdi", {}, name)),
     make(
       "span",
       { class: "score", title: "Cosine of question and hit: 1 is alike" },
@@ -166,12 +134,12 @@ function facts(hit) {
     ),
     make(
       "span",
-      { class: "from" },
-      [`${hit.rank}`, hit.modality, seconds(hit)].filter(Boolean).join(" · "),
+      { class: "from", title: shown(hit.path) },
+      [`${hit.rank}`, hit.modality, seconds(hit), folded(hit)].filter(Boolean).join(" · "),
       parts.length ? " · " : null,
       parts.length ? make("bdi", {}, shown(parts.join("/"))) : null,
-      folded(hit),
     ),
+    found,
   );
 }
 
@@ -188,65 +156,46 @@ function seconds(hit) {
 /** @param {Hit} hit */
 function folded(hit) {
   const count = hit.folded?.length ?? 0;
-  return count > 0 ? ` · and ${count} near duplicate${count > 1 ? "s" : ""}` : null;
+  return count > 0 ? `and ${count} near duplicate${count > 1 ? "s" : ""}` : "";
 }
 
 function actions(
   /** @type {Hit} */ hit,
-  /** @type {string} */ medium,
+  /** @type {Ways} */ ways,
   /** @type {HTMLElement | undefined} */ lookButton,
-  /** @type {() => void} */ search,
+  /** @type {() => void} */ enlarge,
   /** @type {(() => void) | null} */ remove,
 ) {
-  const media = address(hit.media);
   const name = shown(hit.path);
   return make(
     "div",
     { class: "actions" },
-    make(
-      "button",
-      { type: "button", class: "search-by", "aria-label": `Similar to ${name}`, title: "Search by it", onclick: search },
-      "Similar",
-    ),
+    ways.link(hit, { class: "search-by", "aria-label": `Similar to ${name}` }, "Similar"),
     lookButton,
-    media
-      ? make(
-          "a",
-          {
-            href: medium === "video" && hit.start_s ? `${media}#t=${hit.start_s}` : media,
-            target: "_blank",
-            rel: "noopener",
-            "aria-label": `Open ${name} in another tab`,
-          },
-          "Open",
-        )
-      : null,
+    make("button", { type: "button", "aria-label": `Large: ${name}`, onclick: enlarge }, "Large"),
     details(hit, remove),
   );
 }
 
 /** @param {Hit} hit @param {(() => void) | null} remove */
 function details(hit, remove) {
-  const rows = Object.entries({ path: hit.path, id: hit.id, ...hit.metadata });
+  const rows = Object.entries({ path: hit.path, id: hit.id, ...(hit.text ? { text: hit.text } : {}), ...hit.metadata });
+  const told = rows.flatMap(([name, value]) => [
+    make("dt", {}, shown(name)),
+    make("dd", { dir: "auto" }, shown(typeof value === "string" ? value : JSON.stringify(value))),
+  ]);
+  const label = `Delete ${shown(hit.path)} from the index`;
   return make(
     "details",
-    {},
-    make("summary", {}, "Details"),
+    { name: "details" },
+    make("summary", { "aria-label": `Details of ${shown(hit.path)}` }, "Details"),
     make(
-      "dl",
-      {},
-      ...rows.flatMap(([name, value]) => [
-        make("dt", {}, shown(name)),
-        make("dd", { dir: "auto" }, shown(typeof value === "string" ? value : JSON.stringify(value))),
-      ]),
+      "div",
+      { class: "more" },
+      make("dl", {}, ...told),
+      openLink(hit),
+      remove && make("button", { type: "button", class: "bad", "aria-label": label, onclick: remove }, "Delete from the index"),
     ),
-    remove
-      ? make(
-          "button",
-          { type: "button", class: "bad", "aria-label": `Delete ${shown(hit.path)} from the index`, onclick: remove },
-          "Delete from the index",
-        )
-      : null,
   );
 }
 

@@ -1,13 +1,14 @@
 /** The keyboard: to the box, over the hits, and what can be done with the one in focus. */
-import { doings } from "./hits.js";
 import { the } from "./element.js";
+import * as filters from "./filters.js";
+import { doings } from "./hits.js";
 
 const WRITING = "input:not([type=checkbox]):not([type=range]), textarea, select";
 
 /** @param {() => void} help */
 export function watch(help) {
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || the("keys").open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
     const target = /** @type {Element} */ (event.target);
     const isDone = target.matches(".card") ? onCard(event, target) : onPage(event, target, help);
     if (isDone) event.preventDefault();
@@ -31,6 +32,7 @@ export function focusHit(place) {
 /** @returns {boolean} whether the key was ours */
 function onPage(/** @type {KeyboardEvent} */ event, /** @type {Element} */ target, /** @type {() => void} */ help) {
   if (event.key === "Escape" && target.closest(".card")) return toCard(target);
+  if (event.key === "Escape" && filters.close()) return true;
   if (target.id === "words" && event.key === "ArrowDown" && cards().length) return toHits();
   if (target.matches(WRITING)) return false;
   if (event.key === "/") return toBox();
@@ -52,6 +54,7 @@ function onCard(/** @type {KeyboardEvent} */ event, /** @type {Element} */ card)
   if (event.key === "Enter") does?.search();
   else if (event.key === " ") does?.play?.();
   else if (event.key.toLowerCase() === "w") does?.look?.();
+  else if (event.key.toLowerCase() === "l") does?.enlarge();
   else return event.key === "?" ? (the("help").click(), true) : false;
   return true;
 }
@@ -76,7 +79,9 @@ function toHits() {
 
 /** From a button of a card to the card. @param {Element} target */
 function toCard(target) {
-  /** @type {HTMLElement | null} */ (target.closest(".card"))?.focus();
+  const card = /** @type {HTMLElement} */ (target.closest(".card"));
+  card.querySelector("details")?.removeAttribute("open");
+  card.focus();
   return true;
 }
 

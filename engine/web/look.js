@@ -1,5 +1,5 @@
 /** Where in a hit's picture, and when in its sound, the question is found: a button, and what it told. */
-import { clock, make } from "./element.js";
+import { clock, make, shown } from "./element.js";
 import { Moment } from "./moment.js";
 import { overlay, placeOf } from "./overlay.js";
 import { where } from "./server.js";
@@ -7,25 +7,29 @@ import { Sound } from "./sound.js";
 
 /**
  * @typedef {import("./server.js").Hit} Hit
- * @typedef {{text?: string, item?: number, file?: Blob, kind?: string}} LookedFor
+ * @typedef {() => Promise<Record<string, any>>} LookFor what the question is made of
  */
 
 export class Look {
   /**
    * @param {Hit} hit
-   * @param {LookedFor} lookedFor
+   * @param {LookFor} lookFor
    * @param {HTMLElement} view of the picture or the sound
    * @param {any} player a Sound, a Moment, or null of a picture
    */
-  constructor(hit, lookedFor, view, player) {
+  constructor(hit, lookFor, view, player) {
     this.hit = hit;
-    this.lookedFor = lookedFor;
+    this.lookFor = lookFor;
     this.view = view;
     this.sound = player instanceof Sound ? player : null;
     this.moment = player instanceof Moment ? player : null;
     if (this.moment) this.moment.opened = () => this.#hide();
     const label = this.sound ? "When?" : "Where?";
-    this.button = make("button", { type: "button", "aria-pressed": "false", onclick: () => this.toggle() }, label);
+    this.button = make(
+      "button",
+      { type: "button", "aria-pressed": "false", "aria-label": `${label} ${shown(hit.path)}`, onclick: () => this.toggle() },
+      label,
+    );
     this.found = make("p", { class: "found", hidden: true, role: "status" });
   }
 
@@ -39,7 +43,7 @@ export class Look {
     this.button.setAttribute("aria-busy", "true");
     this.#tell("Looking …");
     try {
-      this.#tell(this.#show(await where(this.hit.id, this.lookedFor)));
+      this.#tell(this.#show(await where(this.hit.id, await this.lookFor())));
       this.button.setAttribute("aria-pressed", "true");
     } catch (error) {
       this.#tell(error instanceof Error ? error.message : String(error), true);
@@ -53,13 +57,13 @@ export class Look {
     if (this.sound) {
       this.sound.mark(heat);
       const [start, end] = heat.span_s.map(clock);
-      return `Heard most at ${clock(heat.seconds)}, from ${start} to ${end}; play starts there.`;
+      return `Heard most at ${clock(heat.seconds)}, ${start}–${end}`;
     }
     this.moment?.close();
     this.view.append(overlay(heat));
     this.view.classList.add("looked");
     const heard = typeof heat.heard_s === "number" ? `, named at ${clock(heat.heard_s)} of the sound` : "";
-    return `${placeOf(heat)}${heard}.`;
+    return `${placeOf(heat)}${heard}`;
   }
 
   #hide() {

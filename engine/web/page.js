@@ -3,29 +3,36 @@
  * the form and the server's hands, and shows what comes back.
  */
 import * as dropping from "./dropping.js";
-import { make, shown, the } from "./element.js";
+import { shown, the } from "./element.js";
 import * as filters from "./filters.js";
-import { clear, endWaiting, showHits, showWaiting } from "./hits.js";
+import { clear, endWaiting, showHits } from "./hits.js";
 import * as keys from "./keys.js";
-import { recalled, remember } from "./memory.js";
-import { named, partOf, showParts } from "./parts.js";
-import { body, empty, isAsked, lookedFor, told, unshared, withoutFilters } from "./question.js";
+import * as large from "./large.js";
+import * as memory from "./memory.js";
+import { named, partOf, partOfHit, showParts, showWeight } from "./parts.js";
+import { patiently } from "./patience.js";
+import * as questions from "./question.js";
 import { recordOrStop } from "./recorder.js";
-import { ServerError, address, dropToken, info, search } from "./server.js";
-import { alarm, lostWords, showBusy, showError, showLost, showNothing, showState, tell } from "./states.js";
+import { ServerError, dropToken, info, search } from "./server.js";
+import * as states from "./states.js";
 import { putAway, showStart } from "./tour.js";
 import * as writing from "./writing.js";
 
 /**
  * @typedef {import("./question.js").Question} Question
  * @typedef {import("./server.js").Hit} Hit
- * @typedef {{push?: boolean, focus?: boolean}} How push: a step of the history; focus: go to the first hit
+ * @typedef {{id: number, modality: string, path: string, text?: string | null, thumbnail?: string | null}} Found
+ * @typedef {object} How
+ * @property {boolean} [push] a step of the history
+ * @property {boolean} [focus] go to the first hit
+ * @property {import("./memory.js").Place | null} [place] go where the reader was
  */
 
 const MAX_BODY_BYTES = 16e6;
 const MODALITIES = ["image", "sound", "speech", "text"]; // of a server that does not say
-const MOST_WAITS = 5; // for a busy server
-const WAITING_S = 0.15; // before the page says so
+
+const { alarm, tell } = states;
+const { empty, isAsked, told } = questions;
 
 /** @type {Question} */
 let question = empty();
@@ -35,18 +42,18 @@ let asking = new AbortController();
 /** Of the index, when it was asked; "": not asked yet. */
 let version = "";
 const tries = {
-  ask: (/** @type {string} */ words) => ask({ ...question, words, page: 1 }),
+  ask: (/** @type {string} */ words, /** @type {string[]} */ to) => ask({ ...question, words, to, page: 1 }),
   askBy: searchBy,
   choose: () => the("file").click(),
   record,
 };
 
 /** @param {Question} next @param {How} [how] */
-async function ask(next, { push = true, focus = false } = {}) {
+async function ask(next, { push = true, focus = false, place = null } = {}) {
   question = { ...next, lost: push ? [] : next.lost };
-  if (push) remember(question);
+  if (push) memory.remember(question);
   alarm("");
-  showChange(false);
+  the("changed").hidden = true;
   write();
   asking.abort();
   asking = new AbortController();
@@ -54,92 +61,95 @@ async function ask(next, { push = true, focus = false } = {}) {
     start();
     return;
   }
-  putAway();
-  await answered(asking.signal, focus);
+  if (push) putAway();
+  the("pages").hidden = true;
+  await answered(asking.signal, focus, place);
 }
 
-/** @param {AbortSignal} signal @param {boolean} focus */
-async function answered(signal, focus) {
-  const slow = setTimeout(() => {
-    showState();
-    showWaiting();
-    tell(`Searching for ${told(question)} …`);
-  }, 1000 * WAITING_S);
+/** @param {AbortSignal} signal @param {boolean} focus @param {import("./memory.js").Place | null} place */
+async function answered(signal, focus, place) {
   try {
-    show(await patiently(signal, () => clearTimeout(slow)), focus);
+    show(await patiently(question, signal, stop));
+    if (focus) keys.focusHit(0);
+    if (!place) return;
+    keys.focusHit(place.hit);
+    scrollTo({ top: place.top });
   } catch (error) {
     if (!signal.aborted) refused(error);
   } finally {
-    clearTimeout(slow);
     if (!signal.aborted) endWaiting();
   }
 }
 
-/**
- * Ask, and again where the server is busy and says when.
- * @param {AbortSignal} signal
- * @param {() => void} busy is called before that is said
- */
-async function patiently(signal, busy) {
-  const asked = await body(question);
-  for (let nWaits = 0; ; nWaits += 1) {
-    try {
-      return await search(asked, signal);
-    } catch (error) {
-      if (!(error instanceof ServerError) || error.status !== 503 || nWaits === MOST_WAITS) throw error;
-      busy();
-      clear();
-      showBusy(error.retry_s, error.message);
-      await new Promise((resolve) => setTimeout(resolve, 1000 * error.retry_s));
-      signal.throwIfAborted();
-    }
-  }
+function stop() {
+  asking.abort();
+  none();
+  states.showStopped(() => ask(question, { push: false }));
 }
 
-/** @param {import("./server.js").Answer} answer @param {boolean} focus */
-function show(answer, focus) {
+/** @param {import("./server.js").Answer} answer */
+function show(answer) {
   const hits = answer.hits.slice(0, question.k);
   const hasMore = answer.hits.length > question.k;
   version = answer.version ?? "";
   const remove = known.writable
     ? (/** @type {Hit} */ hit, /** @type {HTMLElement} */ card) => writing.remove(hit, card, recount)
     : null;
-  showHits(hits, { lookedFor: lookedFor(question), maps: known.maps, searchBy, remove });
+  const lookFor = questions.hasLiking(question) ? () => questions.asks(question) : null;
+  showHits(hits, { lookFor, maps: known.maps, by, searchBy, remove });
   showPages(hasMore);
-  const took = answer.took_ms === undefined ? "" : ` in ${Math.max(1, Math.round(answer.took_ms))} ms`;
-  const more = hasMore ? ", and more" : "";
-  tell(`${hits.length || "No"} hit${hits.length === 1 ? "" : "s"} for ${told(question)}${took}${more}. ${unshared(question)}`.trim());
-  if (hits.length) showState();
-  else showNothing(question, ask);
-  if (focus) keys.focusHit(0);
+  states.tellHits(question, hits.length, hasMore, answer.took_ms);
+  if (hits.length) states.showState();
+  else showNothing();
+}
+
+/** With the score that the best has, where it is below the least. */
+async function showNothing() {
+  const asked = question;
+  states.showNothing(asked, ask);
+  if (!asked.min || asked.page > 1) return;
+  const wider = { ...(await questions.body({ ...asked, min: "" })), k: 1 };
+  const best = await search(wider, asking.signal).catch(() => null);
+  if (best?.hits.length && question === asked) states.showNothing(asked, ask, best.hits[0].score);
 }
 
 /** @param {unknown} error */
 function refused(error) {
   const said = error instanceof Error ? error : new Error(String(error));
-  if (!(said instanceof ServerError)) console.error(said);
-  clear();
-  showPages(false);
-  tell("");
-  showError(said, () => ask(question, { push: false }));
-  filters.markCondition(question.where && /^condition|condition /.test(said.message) ? said.message : "");
+  const isServers = said instanceof ServerError;
+  if (!isServers) console.error(said);
+  none();
+  const isOfCondition = isServers && question.where && /^(where:|condition)|condition /.test(said.message);
+  const told = isOfCondition ? new ServerError("The condition cannot be read; it is marked under Filters.", 400) : said;
+  states.showRefusal(told, question, (next) => ask(next, { push: next !== question }));
+  filters.markCondition(isOfCondition ? said.message : "");
 }
 
-/** @param {{id: number, modality: string, path: string, text?: string | null, thumbnail?: string | null}} hit */
+/** The question that a hit asks: the filters stay. @param {Found} hit @returns {Question} */
+function by(hit) {
+  return { ...question, words: "", weight: 1, not: "", parts: [partOfHit(hit)], page: 1 };
+}
+
+/** @param {Found} hit */
 function searchBy(hit) {
-  const picture = address(hit.thumbnail) || undefined;
-  const name = hit.modality === "text" && hit.text ? hit.text.slice(0, 60) : (hit.path.split("/").pop() ?? "");
-  const part = { kind: /** @type {const} */ ("like"), id: hit.id, name: shown(name), minus: false, weight: 1, picture };
+  const asked = ask(by(hit), { focus: true });
   scrollTo({ top: 0 });
-  ask({ ...question, words: "", not: "", parts: [part], page: 1 }, { focus: true });
+  return asked;
 }
 
-function start() {
+/** No hits, and nothing said of any. */
+function none() {
   clear();
   endWaiting();
   showPages(false);
+  the("pages").hidden = true;
   tell("");
-  if (question.lost.length) showLost(question.lost);
+}
+
+function start() {
+  none();
+  if (question.not) alarm("Add words or a file to search by; what hits should not be like is not enough.");
+  if (question.lost.length) states.showLost(question.lost);
   else showStart(known, tries);
 }
 
@@ -148,6 +158,7 @@ function write() {
   the("words").value = question.words;
   filters.write(question);
   const isCombined = question.parts.length + (question.words || question.not ? 1 : 0) > 1;
+  showWeight(question, isCombined, (weight) => ask({ ...written(), weight }));
   showParts(question.parts, isCombined, known.modalities ?? MODALITIES, (parts) => ask({ ...written(), parts }));
   document.title = isAsked(question) ? `${told(question)} · xmr` : "xmr";
 }
@@ -167,14 +178,17 @@ function showPages(hasMore) {
 
 /** @param {number} step */
 function turn(step) {
-  scrollTo({ top: 0 });
   ask({ ...question, page: question.page + step }, { focus: true });
+  scrollTo({ top: 0 });
 }
 
 /** What the address asks, on the way through the history too. */
 function recall() {
-  ask(recalled(), { push: false });
-  if (question.lost.length && isAsked(question)) alarm(lostWords(question.lost));
+  const found = memory.recalled();
+  const missing = found.to.filter((modality) => known.counts && !known.counts[modality]);
+  ask({ ...found, to: found.to.filter((one) => !missing.includes(one)) }, { push: false, place: memory.recalledPlace() });
+  if (missing.length) alarm(`The index holds nothing of ${missing.map(shown).join(" and ")}, which the link asks for.`);
+  if (question.lost.length && isAsked(question)) alarm(states.lostWords(question.lost));
   nameItems(question);
 }
 
@@ -213,14 +227,7 @@ function showKnown() {
   filters.showModalities(known.counts ?? {}, () => ask(written()));
   filters.write(question);
   the("record").hidden = !takes.includes("sound") && !takes.includes("speech");
-  const items = Object.values(known.counts ?? {}).reduce((sum, count) => sum + count, 0);
-  the("about").replaceChildren(
-    make(
-      "span",
-      {},
-      [`${items.toLocaleString()} items`, known.model ? shown(known.model) : ""].filter(Boolean).join(" · "),
-    ),
-  );
+  states.showAbout(known);
 }
 
 /** After a change that was made here: the counts, and no notice of it. */
@@ -235,22 +242,18 @@ async function recount() {
 async function noticeChange() {
   if (document.visibilityState !== "visible" || !version || !isAsked(question)) return;
   const now = await info().catch(() => known);
-  showChange(now.version !== undefined && now.version !== version);
-}
-
-/** @param {boolean} isShown */
-function showChange(isShown) {
-  the("changed").hidden = !isShown;
+  the("changed").hidden = now.version === undefined || now.version === version;
 }
 
 function watch() {
   the("ask").addEventListener("submit", (/** @type {Event} */ event) => {
     event.preventDefault();
+    if (matchMedia("(pointer: coarse)").matches) the("words").blur(); // its keyboard covers the hits
     ask(written());
   });
   filters.watch(
     () => ask(written()),
-    () => ask(withoutFilters(written())),
+    () => ask(questions.withoutFilters(written())),
   );
   dropping.watch(add, alarm);
   the("choose").addEventListener("click", tries.choose);
@@ -268,11 +271,13 @@ function watch() {
     showStart(known, tries, true);
   });
   keys.watch(() => the("keys").showModal());
+  large.watch(keys.focusHit);
   the("again").addEventListener("click", () => {
     the("words").focus(); // the button goes
     ask(question, { push: false });
   });
   document.addEventListener("visibilitychange", noticeChange);
+  memory.watch();
   window.addEventListener("popstate", recall);
 }
 
@@ -282,12 +287,13 @@ async function open() {
   try {
     known = await info();
   } catch (error) {
-    showError(/** @type {Error} */ (error), () => location.reload());
+    states.showError(/** @type {Error} */ (error), () => location.reload());
     return;
   }
   showKnown();
   if (known.writable) writing.watch(recount);
   recall();
+  if (!isAsked(question) && matchMedia("(pointer: fine)").matches) the("words").focus();
 }
 
 open();

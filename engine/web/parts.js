@@ -38,6 +38,12 @@ export async function partOf(file, modalities, maxBytes) {
   return { kind, name, minus: false, weight: 1, file: sent, picture };
 }
 
+/** A hit to search by. @param {{id: number, modality: string, path: string, text?: string | null, thumbnail?: string | null}} hit @returns {Part} */
+export function partOfHit(hit) {
+  const name = hit.modality === "text" && hit.text ? hit.text.slice(0, 60) : (hit.path.split("/").pop() ?? "");
+  return { kind: "like", id: hit.id, name: shown(name), minus: false, weight: 1, picture: address(hit.thumbnail) || undefined };
+}
+
 /** The items of an address with their names and pictures. @param {Part[]} parts @returns {Promise<Part[]>} */
 export function named(parts) {
   return Promise.all(
@@ -110,8 +116,23 @@ function chip(part, isCombined, modalities, become) {
   );
 }
 
+/**
+ * The weight of the words, beside other parts.
+ * @param {import("./question.js").Question} question
+ * @param {boolean} isCombined
+ * @param {(weight: number) => void} changed
+ */
+export function showWeight(question, isCombined, changed) {
+  const choice = weighed({ ...question, name: "the words" }, (/** @type {{weight: number}} */ by) => changed(by.weight));
+  choice.id = "weight";
+  choice.hidden = !question.words || !(isCombined || question.weight !== 1);
+  const isFocused = document.activeElement === the("weight");
+  the("weight").replaceWith(choice);
+  if (isFocused) choice.focus();
+}
+
 /** How much it counts beside the rest of the question. */
-function weighed(/** @type {Part} */ part, /** @type {Function} */ become) {
+function weighed(/** @type {{name: string, weight: number}} */ part, /** @type {Function} */ become) {
   const weights = [...new Set([...WEIGHTS, part.weight])].sort((a, b) => a - b);
   const choice = make(
     "select",

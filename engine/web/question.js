@@ -5,13 +5,14 @@
  * @property {"image" | "sound" | "speech" | "video" | "like"} kind
  * @property {string} name
  * @property {boolean} minus what the hits should not be like
- * @property {number} weight beside the words, whose weight is 1
+ * @property {number} weight beside the words and the other parts
  * @property {Blob} [file]
  * @property {number} [id] of an item
  * @property {string} [picture] address of a small picture of it
  *
  * @typedef {object} Question
  * @property {string} words
+ * @property {number} weight of the words
  * @property {string} not
  * @property {Part[]} parts
  * @property {string[]} to modalities; none: all
@@ -26,10 +27,11 @@
 
 export const PAGE_SIZES = [24, 12, 48, 96]; // the first is the default
 export const ALIKE = "0.98";
+const MOST_PASSED = 100_000; // hits before a page, as far as the server goes
 
 /** @returns {Question} */
 export function empty() {
-  return { words: "", not: "", parts: [], to: [], min: "", where: "", group: false, fold: "", k: PAGE_SIZES[0], page: 1, lost: [] };
+  return { words: "", weight: 1, not: "", parts: [], to: [], min: "", where: "", group: false, fold: "", k: PAGE_SIZES[0], page: 1, lost: [] };
 }
 
 /** Is there anything to search by? @param {Question} question */
@@ -52,6 +54,7 @@ export function toAddress(question) {
   const fields = new URLSearchParams();
   const set = (/** @type {string} */ name, /** @type {string} */ value) => value && fields.set(name, value);
   set("q", question.words);
+  set("w", question.words && question.weight !== 1 ? String(question.weight) : "");
   for (const part of question.parts) {
     if (part.kind === "like") fields.append("like", likeWritten(part));
     else fields.append("by", part.kind);
@@ -72,11 +75,14 @@ export function toAddress(question) {
 export function fromAddress(written) {
   const fields = new URLSearchParams(written);
   const get = (/** @type {string} */ name) => (fields.get(name) ?? "").trim();
-  const number = (/** @type {string} */ name) => (get(name) && Number.isFinite(Number(get(name))) ? get(name) : "");
-  const page = Number(get("page"));
+  const number = (/** @type {string} */ name) => (get(name) && Math.abs(Number(get(name))) <= 1 ? get(name) : "");
+  const k = PAGE_SIZES.find((size) => String(size) === get("k")) ?? PAGE_SIZES[0];
+  const page = Math.floor(Number(get("page"))) || 1;
+  const weight = Number(get("w"));
   return {
     ...empty(),
     words: get("q"),
+    weight: weight > 0 && weight < 1000 ? weight : 1,
     not: get("not"),
     parts: fields
       .getAll("like")
@@ -87,27 +93,16 @@ export function fromAddress(written) {
     where: get("where"),
     group: get("group") === "file",
     fold: number("fold"),
-    k: PAGE_SIZES.find((size) => String(size) === get("k")) ?? PAGE_SIZES[0],
-    page: Number.isInteger(page) && page > 1 ? page : 1,
+    k,
+    page: Math.min(Math.max(1, page), Math.floor(MOST_PASSED / k) + 1),
     lost: fields.getAll("by"),
   };
 }
 
 /** What is posted; one hit more than is shown tells whether there are more. @param {Question} question */
 export async function body(question) {
-  /** @type {Record<string, any>} */
-  const asked = { k: question.k + 1, offset: (question.page - 1) * question.k };
-  /** @type {Record<string, number[]>} */
-  const weights = {};
-  if (question.words) asked.text = [question.words];
-  if (question.not) asked.minus_text = [question.not];
-  for (const part of question.parts) {
-    const name = `${part.minus ? "minus_" : ""}${part.kind}`;
-    const content = part.file ? await dataAddress(part.file) : part.id;
-    asked[name] = [...(asked[name] ?? []), content];
-    weights[name] = [...(weights[name] ?? []), part.weight];
-  }
-  if (question.parts.some((part) => part.weight !== 1)) asked.weights = weights;
+  const asked = await asks(question);
+  Object.assign(asked, { k: question.k + 1, offset: (question.page - 1) * question.k });
   if (question.to.length) asked.to = question.to;
   if (question.where) asked.where = question.where;
   if (question.min) asked.min_score = Number(question.min);
@@ -116,16 +111,43 @@ export async function body(question) {
   return asked;
 }
 
+/** What the question is made of, with weights where they differ. @param {Question} question */
+export async function asks(question) {
+  /** @type {Record<string, any>} */
+  const asked = {};
+  /** @type {Record<string, number[]>} */
+  const weights = {};
+  const add = (/** @type {string} */ name, /** @type {string | number | undefined} */ content, /** @type {number} */ weight) => {
+    asked[name] = [...(asked[name] ?? []), content];
+    weights[name] = [...(weights[name] ?? []), weight];
+  };
+  if (question.words) add("text", question.words, question.weight);
+  if (question.not) add("minus_text", question.not, 1);
+  for (const part of question.parts) {
+    add(nameOf(part), part.file ? await dataAddress(part.file) : part.id, part.weight);
+  }
+  if (Object.values(weights).some((of) => of.some((weight) => weight !== 1))) asked.weights = weights;
+  return asked;
+}
+
+/** Is there something that the hits should be like? @param {Question} question */
+export function hasLiking(question) {
+  return Boolean(question.words) || question.parts.some((part) => !part.minus && part.weight > 0);
+}
+
 /**
- * What to look for inside a hit: the words, else the first part that is looked for; null: there is none.
+ * The part that a refusal is of: "image 2: ..." is of the second picture, "minus_like: ..." of the item to stay away from.
  * @param {Question} question
- * @returns {{text?: string, item?: number, file?: Blob, kind?: string} | null}
+ * @param {string} sentence
  */
-export function lookedFor(question) {
-  if (question.words) return { text: question.words };
-  const part = question.parts.find((one) => !one.minus && one.weight > 0);
-  if (!part) return null;
-  return part.file ? { file: part.file, kind: part.kind } : { item: part.id };
+export function refusedPart(question, sentence) {
+  const [, name, number] = /^(\w+)(?: (\d+))?:/.exec(sentence) ?? [];
+  return question.parts.filter((part) => nameOf(part) === name)[Number(number ?? 1) - 1];
+}
+
+/** @param {Part} part */
+function nameOf(part) {
+  return `${part.minus ? "minus_" : ""}${part.kind}`;
 }
 
 /** The question in words, for titles and for what is read aloud. @param {Question} question */

@@ -1,11 +1,11 @@
 /** What the server is asked for, and its refusals as sentences. */
-import { dataAddress } from "./question.js";
 
 /**
  * @typedef {object} Hit
  * @property {number} rank
  * @property {number} score cosine
  * @property {"image" | "sound" | "speech" | "text"} modality
+ * @property {"image" | "audio" | "video" | "text"} medium of its file
  * @property {string} path relative to its corpus
  * @property {number | null} start_s
  * @property {number | null} end_s
@@ -35,7 +35,12 @@ import { dataAddress } from "./question.js";
  */
 
 const DEFAULT_RETRY_S = 2;
-const CARD_PIXELS = 512;
+const PATIENCE_S = 60; // with a server that does not answer, longer than one that is well takes
+const UPLOAD_S = 3600; // of a large file over a slow line
+const GONE = "The server does not answer. Start it again with `xmr serve`, then try again.";
+const LATE = "The server has not answered in time. It may have too much to do; try again later.";
+const CARD_PIXELS = 512; // enough for a card on a fine screen
+const LARGE_PIXELS = 1024; // the most that a server makes
 
 /** A refusal: one sentence for the reader. */
 export class ServerError extends Error {
@@ -70,20 +75,20 @@ export function item(id) {
 /**
  * Where in a picture, when in a sound.
  * @param {number} id
- * @param {{text?: string, item?: number, file?: Blob, kind?: string}} by words, an item or a file
+ * @param {Record<string, any>} asked what a question is made of
  */
-export async function where(id, by) {
-  const address = `/v1/items/${id}/where`;
-  if (by.file && by.kind) return post(address, { [by.kind]: await dataAddress(by.file) });
-  const [[name, value]] = Object.entries(by);
-  return call(`${address}?${new URLSearchParams({ [name]: String(value) })}`);
+export function where(id, asked) {
+  const path = `/v1/items/${id}/where`;
+  const [[name, contents], ...others] = Object.entries(asked);
+  const isShort = ["text", "like"].includes(name) && contents.length === 1 && !others.length;
+  return isShort ? call(`${path}?${new URLSearchParams({ [name]: contents[0] })}`) : post(path, asked);
 }
 
 /** Take a file into the index. @param {File} file @returns {Promise<{ids: number[]}>} */
 export function addItem(file) {
   const form = new FormData();
   form.append("file", file);
-  return call("/v1/items", { method: "POST", body: form });
+  return call("/v1/items", { method: "POST", body: form }, UPLOAD_S);
 }
 
 /** Take an item out of the index. @param {number} id */
@@ -106,10 +111,20 @@ export function address(path) {
   return url.pathname + url.search;
 }
 
-/** The address of a small picture, large enough for a card on a fine screen. @param {string | null | undefined} path */
+/** The address of a picture for a card. @param {string | null | undefined} path */
 export function smallPicture(path) {
+  return pictureOf(path, CARD_PIXELS);
+}
+
+/** The address of a picture to look at. @param {string | null | undefined} path */
+export function largePicture(path) {
+  return pictureOf(path, LARGE_PIXELS);
+}
+
+/** @param {string | null | undefined} path @param {number} pixels of its longer side */
+function pictureOf(path, pixels) {
   const found = address(path);
-  return found && `${found}${found.includes("?") ? "&" : "?"}size=${CARD_PIXELS}`;
+  return found && `${found}${found.includes("?") ? "&" : "?"}size=${pixels}`;
 }
 
 /** The server has put the token into a cookie by now; what may be shared loses it. */
@@ -126,16 +141,20 @@ function post(path, body, signal) {
   return call(path, { method: "POST", headers, body: JSON.stringify(body), signal });
 }
 
-/** @param {string} path @param {RequestInit} [options] */
-async function call(path, options = {}) {
+/** @param {string} path @param {RequestInit} [options] @param {number} [patience_s] */
+async function call(path, options = {}, patience_s = PATIENCE_S) {
+  const late = AbortSignal.timeout(1000 * patience_s);
+  const signal = options.signal ? AbortSignal.any([options.signal, late]) : late;
+  const headers = { accept: "application/json", ...options.headers };
   let response;
+  let said;
   try {
-    response = await fetch(address(path), { ...options, headers: { accept: "application/json", ...options.headers } });
+    response = await fetch(address(path), { ...options, headers, signal });
+    said = await response.json().catch((error) => (error instanceof SyntaxError ? null : Promise.reject(error)));
   } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new ServerError("The server does not answer. Start it again with `xmr serve`, then try again.", 0);
+    if (options.signal?.aborted) throw error;
+    throw new ServerError(late.aborted ? LATE : GONE, 0);
   }
-  const said = await response.json().catch(() => null);
   if (response.ok && said !== null) return said;
   throw refusal(response, said);
 }

@@ -1,12 +1,13 @@
 /** What can be asked, shown before the first question: each step can be tried at once. */
 import { make, shown } from "./element.js";
+import { address } from "./server.js";
 import { button, showState } from "./states.js";
 
 /**
  * @typedef {import("./server.js").Info} Info
  *
  * @typedef {object} Tries
- * @property {(words: string) => void} ask
+ * @property {(words: string, to: string[]) => void} ask to: modalities to find
  * @property {(item: {id: number, modality: string, path: string, text?: string | null}) => void} askBy
  * @property {() => void} choose
  * @property {() => void} record
@@ -87,11 +88,13 @@ function step(title, sentence, ...ways) {
   return make("li", {}, make("strong", {}, title), " ", sentence, ...ways);
 }
 
-/** @param {Info} info @param {(words: string) => void} ask */
+/** Sentences, which find anything but sentences where there is more. @param {Info} info @param {Tries["ask"]} ask */
 function examples(info, ask) {
+  const present = Object.entries(info.counts ?? {}).flatMap(([modality, count]) => (count > 0 ? [modality] : []));
+  const others = present.includes("text") ? present.filter((modality) => modality !== "text") : [];
   const held = info.examples?.sentences ?? [];
   const sentences = held.length ? held.slice(0, MOST_SENTENCES) : EXAMPLES;
-  return make("div", { class: "row examples" }, ...sentences.map((words) => button(shown(words), () => ask(words))));
+  return make("div", { class: "row examples" }, ...sentences.map((words) => button(shown(words), () => ask(words, others))));
 }
 
 /** Pictures and sounds of this index. @param {Info} info @param {Tries} tries */
@@ -105,7 +108,7 @@ function items(info, tries) {
       "button",
       { type: "button", class: "example", "aria-label": `Search by ${name}`, title: name, onclick: () => tries.askBy(item) },
       item.modality === "image"
-        ? make("img", { src: `/v1/items/${item.id}/thumbnail?size=128`, alt: "", loading: "lazy" })
+        ? make("img", { src: address(`/v1/items/${item.id}/thumbnail?size=128`), alt: "", loading: "lazy" })
         : make("span", {}, `♪ ${name}`),
     );
   });
