@@ -267,3 +267,85 @@ def test_the_tour_begins_with_what_the_index_holds(page: Page, server: Standin) 
     page.click("[aria-label='Search by tone.wav']")
     page.wait_for_selector(".part:has-text('tone.wav')")
     assert server.asked[-1]["like"] == [2]
+
+
+def refuse(page: Page, status: int, code: str, message: str) -> None:
+    refusal = {"status": status, "headers": {"retry-after": "1"}, "json": {"error": {"message": message, "code": code}}}
+    page.route("**/v1/search", lambda route: route.fulfill(**refusal))
+
+
+def test_what_took_too_long_is_not_asked_again_unasked(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/v1/search") else None)
+    refuse(page, 503, "too_slow", "no answer within 30 s; ask for something simpler, or again later")
+    page.fill("#words", "red")
+    page.press("#words", "Enter")
+    page.wait_for_selector("#state h2:has-text('That took too long')")
+    page.wait_for_timeout(1500)  # longer than a busy server asks to wait
+    assert len(asked) == 1
+    page.click("#state button:has-text('Try again')")
+    page.wait_for_selector("#state h2:has-text('That took too long')")
+    until(
+        page, "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/v1/search')).length === 2"
+    )
+
+
+def test_who_does_not_want_to_wait_for_a_busy_server_asks_now(page: Page, server: Standin) -> None:
+    refusal = {"status": 503, "headers": {"retry-after": "600"}, "json": {"error": {"message": "busy", "code": "busy"}}}
+    page.route("**/v1/search", lambda route: route.fulfill(**refusal), times=1)
+    page.fill("#words", "red")
+    page.press("#words", "Enter")
+    page.click("#state button:has-text('Try now')")
+    page.wait_for_selector(".card")
+    assert page.is_hidden("#state")
+
+
+def test_a_search_without_an_answer_can_be_stopped(page: Page) -> None:
+    page.clock.install()
+    page.route("**/v1/search", lambda route: None)  # which never answers
+    page.fill("#words", "red")
+    page.press("#words", "Enter")
+    page.clock.run_for(11_000)
+    page.click("#state button:has-text('Stop')")
+    page.wait_for_selector("#state h2:has-text('Stopped')")
+    page.unroute("**/v1/search")
+    page.click("#state button:has-text('Search again')")
+    page.wait_for_selector(".card")
+
+
+@pytest.mark.parametrize(
+    ("address", "message", "way", "becomes"),
+    [
+        ("/?q=red&page=9", "offset: 999999 found", "To the first page", "/?q=red"),
+        ("/?q=red&where=size", "no such", "Clear the filters", "/?q=red"),
+        ("/?q=red&to=image", "k: 0 found", "Find in all modalities", "/?q=red"),
+        ("/?q=red&like=7", "like: no item 7 in this index", "Remove item 7", "/?q=red"),
+        ("/?q=red", "text: refused", "Start again", "/"),
+    ],
+)
+def test_a_refusal_has_ways_out(page: Page, address: str, message: str, way: str, becomes: str) -> None:
+    refuse(page, 422, "bad_shape", message)
+    page.goto(address)
+    page.wait_for_selector(f"#state [role=alert]:has-text('{message}')")
+    page.unroute("**/v1/search")
+    page.click(f"#state button:has-text('{way}')")
+    until(page, f"location.pathname + location.search === '{becomes}'")
+
+
+def test_an_address_of_what_the_index_lacks_says_so(page: Page, server: Standin) -> None:
+    server.counts = {"image": 3, "sound": 1, "speech": 0, "text": 2}
+    page.goto("/?q=red&to=speech,image")
+    page.wait_for_selector("#alert:has-text('The index holds nothing of speech')")
+    page.wait_for_selector(".card")
+    assert server.asked[-1]["to"] == ["image"]
+
+
+def test_words_to_stay_away_from_are_no_question(page: Page, server: Standin) -> None:
+    page.goto("/?not=rain")
+    page.wait_for_selector("#alert:has-text('Add words or a file to search by')")
+    assert not server.asked
+
+
+def test_a_page_past_the_last_hit_says_so(page: Page, server: Standin) -> None:
+    page.goto("/?q=nothing&page=4")
+    page.wait_for_selector("#state:has-text('This page lies past the last hit.')")

@@ -47,7 +47,7 @@ def test_where_in_a_picture_is_drawn_over_it(page: Page, server: Standin) -> Non
 def test_when_in_a_sound_is_drawn_behind_it(page: Page) -> None:
     search(page, "red")
     page.click("button:has-text('When?')")
-    page.wait_for_selector(".found:has-text('0:01–0:02')")
+    page.wait_for_selector(".found:has-text('0:01\u20130:02')")
     reddest = """() => {
         const canvas = document.querySelector('.wave canvas');
         const at = (share) => canvas.getContext('2d').getImageData(share * canvas.width, 2, 1, 1).data[3];
@@ -144,3 +144,51 @@ def test_a_hit_is_deleted_when_the_reader_confirms(page: Page, server: Standin) 
     assert [item["id"] for item in server.items] == [2, 3, 4, 5, 6]
     assert titles(page)[0] == "tone.wav"
     assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("2: sound")
+
+
+def test_similar_and_titles_are_links_that_open_elsewhere_too(page: Page) -> None:
+    search(page, "red")
+    for link in (".card .search-by", ".card .title"):
+        assert page.locator(link).first.get_attribute("href").startswith("?like=1")
+    with page.context.expect_page() as opened:
+        page.click(".card .search-by >> nth=0", modifiers=["ControlOrMeta"])
+    assert "like=1" in opened.value.url
+    assert page.url.endswith("?q=red")
+
+
+def test_the_way_back_leads_to_where_the_reader_was(page: Page) -> None:
+    search(page, "many")
+    page.focus(".card >> nth=20")
+    page.evaluate("scrollTo(0, 1500)")
+    top = page.evaluate("scrollY")
+    assert top > 300
+    page.click(".card .search-by >> nth=20")
+    until(page, "location.search.includes('like=')")
+    page.wait_for_selector(".card")
+    page.go_back()
+    until(page, f"Math.abs(scrollY - {top}) < 300")
+    assert page.evaluate("document.activeElement.matches('.card')")
+
+
+def test_a_hit_is_shown_large_and_the_next_by_keys(page: Page, server: Standin) -> None:
+    search(page, "red")
+    page.focus(".card >> nth=0")
+    page.keyboard.press("l")
+    page.wait_for_selector("dialog#large[open]")
+    first = page.text_content("#large-title")
+    page.keyboard.press("w")
+    page.wait_for_selector("#large-view canvas.heat")
+    page.keyboard.press("ArrowRight")
+    until(page, f"document.getElementById('large-title').textContent !== {first!r}")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog#large", state="hidden")
+    assert page.evaluate("[...document.querySelectorAll('.card')].indexOf(document.activeElement)") == 1
+
+
+def test_where_is_asked_of_the_whole_question(page: Page, server: Standin) -> None:
+    page.goto("/?q=red&like=2x0.5&not=rain&to=image")
+    page.wait_for_selector(".card")
+    page.click("button:has-text('Where?') >> nth=0")
+    page.wait_for_selector("canvas.heat")
+    weights = {"text": [1], "minus_text": [1], "like": [0.5]}
+    assert server.looked_for[-1] == {"text": ["red"], "minus_text": ["rain"], "like": [2], "weights": weights}

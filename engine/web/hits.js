@@ -18,6 +18,7 @@ import { openLink, smallView } from "./view.js";
  * @typedef {object} Page what the page lets be done with hits
  * @property {import("./look.js").LookFor | null} lookFor what can be looked for inside them
  * @property {string[]} [maps] modalities that can be looked into; undefined: not known
+ * @property {(number | undefined)[]} asked ids of items that are searched by
  * @property {(hit: Hit) => import("./question.js").Question} by the question that a hit asks
  * @property {(hit: Hit) => void} searchBy
  * @property {((hit: Hit, card: HTMLElement) => void) | null} remove from the index

@@ -62,7 +62,7 @@ async function ask(next, { push = true, focus = false, place = null } = {}) {
     return;
   }
   if (push) putAway();
-  the("pages").hidden = true;
+  the("pages").hidden = the("once").hidden = true;
   await answered(asking.signal, focus, place);
 }
 
@@ -96,9 +96,11 @@ function show(answer) {
     ? (/** @type {Hit} */ hit, /** @type {HTMLElement} */ card) => writing.remove(hit, card, recount)
     : null;
   const lookFor = questions.hasLiking(question) ? () => questions.asks(question) : null;
-  showHits(hits, { lookFor, maps: known.maps, by, searchBy, remove });
+  const asked = question.parts.flatMap((part) => (part.minus ? [] : [part.id]));
+  showHits(hits, { asked, lookFor, maps: known.maps, by, searchBy, remove });
   showPages(hasMore);
   states.tellHits(question, hits.length, hasMore, answer.took_ms);
+  states.offerOnce(question, hits);
   if (hits.length) states.showState();
   else showNothing();
 }
@@ -142,7 +144,7 @@ function none() {
   clear();
   endWaiting();
   showPages(false);
-  the("pages").hidden = true;
+  the("pages").hidden = the("once").hidden = true;
   tell("");
 }
 
@@ -264,6 +266,7 @@ function watch() {
   the("record").addEventListener("click", record);
   the("earlier").addEventListener("click", () => turn(-1));
   the("later").addEventListener("click", () => turn(1));
+  the("once").addEventListener("click", () => ask({ ...question, group: true, page: 1 }, { focus: true }));
   the("help").addEventListener("click", () => the("keys").showModal());
   the("tour-again").addEventListener("click", () => {
     the("keys").close();

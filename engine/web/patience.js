@@ -4,6 +4,7 @@ import { body, told } from "./question.js";
 import { ServerError, search } from "./server.js";
 import { showBusy, showSlow, showState, tell } from "./states.js";
 
+const WAITED_FOR = ["busy", "not_ready"]; // codes of refusals that pass
 const MOST_WAITS = 5; // for a busy server
 const WAITING_S = 0.15; // before the page says that it searches
 const SLOW_S = 10; // before it offers to stop
@@ -24,7 +25,7 @@ export async function patiently(question, signal, stop) {
     try {
       return await search(asked, signal);
     } catch (error) {
-      if (!(error instanceof ServerError) || error.code !== "busy" || nWaits === MOST_WAITS) throw error;
+      if (!(error instanceof ServerError) || !WAITED_FOR.includes(error.code) || nWaits === MOST_WAITS) throw error;
       timers.forEach(clearTimeout);
       await whileBusy(error);
       signal.throwIfAborted();

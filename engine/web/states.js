@@ -2,7 +2,13 @@
 import { make, shown, the } from "./element.js";
 import { empty, nFilters, refusedPart, told, unshared, withoutFilters } from "./question.js";
 
-/** @typedef {import("./question.js").Question} Question @typedef {import("./server.js").ServerError} ServerError */
+/**
+ * @typedef {import("./question.js").Question} Question
+ * @typedef {import("./server.js").Hit} Hit
+ * @typedef {import("./server.js").ServerError} ServerError
+ */
+
+const MANY_OF_A_FILE = 3; // hits of each file on a page
 
 /** @param {...Node} children none: hide it */
 export function showState(...children) {
@@ -35,6 +41,13 @@ export function tellHits(question, count, hasMore, took_ms) {
   tell(`${hits}${took}${hasMore ? ", and more" : ""}. ${unshared(question)}`.trim());
 }
 
+/** Where few files fill the page, the way to one hit of each. @param {Question} question @param {Hit[]} hits */
+export function offerOnce(question, hits) {
+  const nFiles = new Set(hits.filter((hit) => hit.medium !== "text").map((hit) => hit.path)).size;
+  const nWindows = hits.filter((hit) => hit.medium !== "text").length;
+  the("once").hidden = question.group || nWindows < MANY_OF_A_FILE * nFiles || !nFiles;
+}
+
 /** What is here to search. @param {import("./server.js").Info} known */
 export function showAbout(known) {
   const items = Object.values(known.counts ?? {}).reduce((sum, count) => sum + count, 0);
@@ -53,7 +66,7 @@ export function showNothing(question, ask, best) {
   const nothing = choices.length
     ? "The question is narrowed; widen it:"
     : "The index holds nothing to rank. Add media with `xmr index FOLDER`, then search again.";
-  const isTooHigh = `The best scores ${best?.toFixed(2)}, and at least ${question.min} is asked for; set it lower:`;
+  const isTooHigh = `The best scores ${best?.toFixed(3)}, and at least ${question.min} is asked for; set it lower:`;
   showState(
     make("h2", {}, isPast ? "No more hits" : "Nothing found"),
     make("p", {}, isPast ? "This page lies past the last hit." : best === undefined ? nothing : isTooHigh),
