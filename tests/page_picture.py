@@ -12,7 +12,7 @@ from PIL import Image
 
 COLOURS = 256  # half the bytes of all of them
 SIZE = {"width": 1280, "height": 800}
-QUESTION = "?q=a+small+red+bell+on+a+plain+background&to=image,sound&k=12"
+QUESTION = "?q=a+dog+barking&to=image,sound&k=12"
 DRAWN = "[...document.querySelectorAll('.view img')].every((picture) => picture.complete && picture.naturalWidth)"
 HEARD = "[...document.querySelectorAll('.wave input')].slice(0, 2).every((wave) => Number(wave.max) > 0)"
 

@@ -59,19 +59,19 @@ async def _resolved(name: str, source: Any, key: str, told: str, asked: Asked, s
         asked.items[key] = source.item if isinstance(source, OfItem) else int(source)
         return key
     if isinstance(source, OfVector):
-        asked.vectors[key] = _unit(source.vector, service.dim)
+        asked.vectors[key] = _unit(source.vector, told, service.dim)
         return key
-    upload = source if isinstance(source, Upload) else await file_of(kind, source, service)
+    upload = source if isinstance(source, Upload) else await file_of(kind, source, told, service)
     asked.decoded[key] = await decoded(kind, upload, told, service)
     return key
 
 
-async def file_of(kind: str, source: str, service: "Service") -> Upload:
+async def file_of(kind: str, source: str, told: str, service: "Service") -> Upload:
     """The file that a data: URI holds or a URL leads to."""
     if not is_url(source):
-        return of_data(kind, source)
+        return of_data(kind, source, told)
     if not service.settings.allow_urls:
-        raise Refusal(400, "url_refused", "this server fetches no URLs; send the file itself")
+        raise Refusal(400, "url_refused", f"{told}: this server fetches no URLs; send the file itself")
     return await service.fetch(source, kind)
 
 
@@ -102,17 +102,19 @@ def _weights(body: SearchBody, contents: Mapping[str, Sequence[str]]) -> dict[st
         if len(weights[name]) != n_given:
             said = f"weights: {len(weights[name])} found for {n_given} of {name}; give one number, or one for each"
             raise Refusal(422, "bad_shape", said)
+    if weights.keys() == contents.keys() and not any(map(any, weights.values())):
+        raise Refusal(422, "bad_shape", "weights: 0 found for every part; give one of them more")
     return weights
 
 
-def _unit(numbers: Sequence[float], dim: int) -> Embeddings:
+def _unit(numbers: Sequence[float], told: str, dim: int) -> Embeddings:
     if len(numbers) != dim:
-        found = f"a vector of {len(numbers)} numbers found"
-        raise Refusal(422, "bad_vector", f"{found}, the model's have {dim}; send one of it")
+        found = f"{told}: a vector of {len(numbers)} numbers found"
+        raise Refusal(422, "bad_vector", f"{found}; give one of {dim}, an embedding of this model")
     vector = np.array(numbers, dtype=np.float64)
     length = float(np.linalg.norm(vector))
     if not MIN_LENGTH < length < 1e300:
-        raise Refusal(422, "bad_vector", "a vector without direction found; send an embedding of this model")
+        raise Refusal(422, "bad_vector", f"{told}: a vector without direction found; give an embedding of this model")
     return np.asarray(vector / length, dtype=np.float32)
 
 

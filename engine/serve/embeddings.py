@@ -55,8 +55,8 @@ async def _rows(given: list[str], modality: str, service: Service) -> Embeddings
     try:
         if modality == "text":
             return await service.batcher.embed("text", given)
-        files = [await file_of(modality, one, service) for one in given]
-        names = [f"input {number + 1}" if len(files) > 1 else "input" for number in range(len(files))]
+        names = [f"input {number + 1}" if len(given) > 1 else "input" for number in range(len(given))]
+        files = [await file_of(modality, one, name, service) for one, name in zip(given, names, strict=True)]
         read = [await decoded(modality, file, name, service) for file, name in zip(files, names, strict=True)]
         return await service.batcher.embed(modality, [file.windows for file in read])
     except XmrError as error:

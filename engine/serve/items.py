@@ -106,7 +106,7 @@ async def thumbnail(
     """A small JPEG of a picture, or of the second of a video that the item is."""
     found, file = await known(item, service)
     if file.medium not in ("image", "video"):
-        raise Refusal(404, "no_thumbnail", f"a file of {file.medium} has no small picture; ask for its media")
+        raise Refusal(404, "no_thumbnail", "a sound or a text has no small picture; ask for its media")
     work = _small(file, service, decoding.thumbnail, file.medium, found.start_s, size)
     picture = await while_waited(request, work)
     return revalidated(request, picture, "image/jpeg")
@@ -195,7 +195,7 @@ async def _peaks(item: int, service: Service, n: int) -> bytes:
     """As JSON."""
     _, file = await known(item, service)
     if file.medium not in ("audio", "video"):
-        raise Refusal(404, "no_waveform", f"a file of {file.medium} has no waveform; ask for its media")
+        raise Refusal(404, "no_waveform", "a picture or a text has no waveform; ask for its media")
     return await _small(file, service, decoding.peaks_json, n)
 
 

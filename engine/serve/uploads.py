@@ -68,16 +68,16 @@ def of_file(kind: str, content: bytes, name: str, mime: str | None) -> Upload:
     return _checked(kind, content, known or TYPES.get(_essence(mime), ""))
 
 
-def of_data(kind: str, uri: str) -> Upload:
-    """A data: URI (RFC 2397) with base64; Refusal for what is none."""
+def of_data(kind: str, uri: str, told: str) -> Upload:
+    """A data: URI (RFC 2397) with base64; Refusal for what is none, which is `told` of by the name of its part."""
     head = DATA.match(uri[:300])
     if head is None or not head["base64"]:
         mime = EXAMPLES.get(_medium(kind), "text/plain")
-        raise Refusal(422, "bad_data", f"{kind}: no data: URI found; write it as data:{mime};base64,...")
+        raise Refusal(422, "bad_data", f"{told}: no data: URI found; write it as data:{mime};base64,...")
     try:
         content = _decoded(uri[head.end() :])
     except (binascii.Error, ValueError):
-        said = f"{kind}: behind data: stands no base64 that can be read; encode the file's bytes so"
+        said = f"{told}: behind data: stands no base64 that can be read; encode the file's bytes so"
         raise Refusal(422, "bad_data", said) from None
     return _checked(kind, content, TYPES.get(_essence(head["type"]), ""))
 

@@ -18,7 +18,7 @@ import { openLink, smallView } from "./view.js";
  * @typedef {object} Page what the page lets be done with hits
  * @property {import("./look.js").LookFor | null} lookFor what can be looked for inside them
  * @property {string[]} [maps] modalities that can be looked into; undefined: not known
- * @property {(number | undefined)[]} asked ids of items that are searched by
+ * @property {import("./question.js").Part[]} parts what is searched by
  * @property {(hit: Hit) => import("./question.js").Question} by the question that a hit asks
  * @property {(hit: Hit) => void} searchBy
  * @property {((hit: Hit, card: HTMLElement) => void) | null} remove from the index
@@ -26,6 +26,7 @@ import { openLink, smallView } from "./view.js";
  * @typedef {object} Ways what is made of it for a hit
  * @property {(hit: Hit, attributes: object, ...children: (Node | string)[]) => HTMLElement} link that searches by it
  * @property {(hit: Hit, view: HTMLElement, player: any) => Look | null} look
+ * @property {(hit: Hit) => boolean} isAsked is it searched by
  */
 
 /** @type {WeakMap<Element, Does>} */
@@ -72,6 +73,7 @@ function waysOf(page) {
       const isLooked = hit.medium !== "text" && (page.maps?.includes(hit.modality) ?? true);
       return page.lookFor && isLooked ? new Look(hit, page.lookFor, view, player) : null;
     },
+    isAsked: (hit) => page.parts.some((part) => part.id === hit.id && !part.minus),
   };
 }
 
@@ -136,7 +138,7 @@ function facts(hit, ways, found) {
     make(
       "span",
       { class: "from", title: shown(hit.path) },
-      [`${hit.rank}`, hit.modality, seconds(hit), folded(hit)].filter(Boolean).join(" · "),
+      [`${hit.rank}`, hit.modality, seconds(hit), folded(hit), ways.isAsked(hit) ? "searched by" : ""].filter(Boolean).join(" · "),
       parts.length ? " · " : null,
       parts.length ? make("bdi", {}, shown(parts.join("/"))) : null,
     ),

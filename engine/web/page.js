@@ -96,11 +96,9 @@ function show(answer) {
     ? (/** @type {Hit} */ hit, /** @type {HTMLElement} */ card) => writing.remove(hit, card, recount)
     : null;
   const lookFor = questions.hasLiking(question) ? () => questions.asks(question) : null;
-  const asked = question.parts.flatMap((part) => (part.minus ? [] : [part.id]));
-  showHits(hits, { asked, lookFor, maps: known.maps, by, searchBy, remove });
+  showHits(hits, { parts: question.parts, lookFor, maps: known.maps, by, searchBy, remove });
   showPages(hasMore);
-  states.tellHits(question, hits.length, hasMore, answer.took_ms);
-  states.offerOnce(question, hits);
+  states.tellHits(question, hits, hasMore, answer.took_ms);
   if (hits.length) states.showState();
   else showNothing();
 }

@@ -29,23 +29,18 @@ export function tell(sentence) {
 }
 
 /**
- * How many hits there are, of what, and how fast.
+ * How many hits there are, of what, and how fast; where few files fill the page, the way to one hit of each.
  * @param {Question} question
- * @param {number} count
+ * @param {Hit[]} hits
  * @param {boolean} hasMore
  * @param {number} [took_ms]
  */
-export function tellHits(question, count, hasMore, took_ms) {
+export function tellHits(question, hits, hasMore, took_ms) {
   const took = took_ms === undefined ? "" : ` in ${Math.max(1, Math.round(took_ms))} ms`;
-  const hits = `${count || "No"} hit${count === 1 ? "" : "s"} for ${told(question)}`;
-  tell(`${hits}${took}${hasMore ? ", and more" : ""}. ${unshared(question)}`.trim());
-}
-
-/** Where few files fill the page, the way to one hit of each. @param {Question} question @param {Hit[]} hits */
-export function offerOnce(question, hits) {
-  const nFiles = new Set(hits.filter((hit) => hit.medium !== "text").map((hit) => hit.path)).size;
-  const nWindows = hits.filter((hit) => hit.medium !== "text").length;
-  the("once").hidden = question.group || nWindows < MANY_OF_A_FILE * nFiles || !nFiles;
+  const count = `${hits.length || "No"} hit${hits.length === 1 ? "" : "s"} for ${told(question)}`;
+  tell(`${count}${took}${hasMore ? ", and more" : ""}. ${unshared(question)}`.trim());
+  const media = hits.filter((hit) => hit.medium !== "text").map((hit) => hit.path);
+  the("once").hidden = question.group || !media.length || media.length < MANY_OF_A_FILE * new Set(media).size;
 }
 
 /** What is here to search. @param {import("./server.js").Info} known */
