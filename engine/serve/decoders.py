@@ -21,6 +21,7 @@ from xmr.engine.serve.uploads import Upload
 TIMEOUT_S = 20.0  # for one file
 MAX_WAITING = 64
 N_PROCESSES = 2
+MAX_TASKS = 2000  # of a process; what decoders of others leave behind goes with it
 
 T = TypeVar("T")
 
@@ -82,5 +83,5 @@ class Decoders:
         if self._pool is None:
             # spawn: a forked process would inherit the locks of the runtimes' threads
             context = multiprocessing.get_context("spawn")
-            self._pool = pebble.ProcessPool(N_PROCESSES, initializer=begin, context=context)
+            self._pool = pebble.ProcessPool(N_PROCESSES, max_tasks=MAX_TASKS, initializer=begin, context=context)
         return self._pool

@@ -101,7 +101,8 @@ class SearchBody(BaseModel):
         f"a whole number of hits to pass over, from 0 to {MAX_OFFSET:,}", 0
     )
     where: Annotated[str, Field(max_length=MAX_TEXT)] | None = _given(
-        "a condition in SQL as `xmr query --where` takes it, as \"path LIKE 'dogs/%' AND size < 1000000\"; paths are those of the hits"
+        "a condition in SQL as `xmr query --where` takes it, but with the paths of hits: "
+        "\"path LIKE 'dogs/%' AND size < 1000\""
     )
     min_score: Finite | None = _given("a number: the lowest score of a hit")
     group: Literal["file"] | None = _given('"file": the best hit of each file alone')
