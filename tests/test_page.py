@@ -274,32 +274,6 @@ def refuse(page: Page, status: int, code: str, message: str) -> None:
     page.route("**/v1/search", lambda route: route.fulfill(**refusal))
 
 
-def test_what_took_too_long_is_not_asked_again_unasked(page: Page) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/v1/search") else None)
-    refuse(page, 503, "too_slow", "no answer within 30 s; ask for something simpler, or again later")
-    page.fill("#words", "red")
-    page.press("#words", "Enter")
-    page.wait_for_selector("#state h2:has-text('That took too long')")
-    page.wait_for_timeout(1500)  # longer than a busy server asks to wait
-    assert len(asked) == 1
-    page.click("#state button:has-text('Try again')")
-    page.wait_for_selector("#state h2:has-text('That took too long')")
-    until(
-        page, "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/v1/search')).length === 2"
-    )
-
-
-def test_who_does_not_want_to_wait_for_a_busy_server_asks_now(page: Page, server: Standin) -> None:
-    refusal = {"status": 503, "headers": {"retry-after": "600"}, "json": {"error": {"message": "busy", "code": "busy"}}}
-    page.route("**/v1/search", lambda route: route.fulfill(**refusal), times=1)
-    page.fill("#words", "red")
-    page.press("#words", "Enter")
-    page.click("#state button:has-text('Try now')")
-    page.wait_for_selector(".card")
-    assert page.is_hidden("#state")
-
-
 def test_a_search_without_an_answer_can_be_stopped(page: Page) -> None:
     page.clock.install()
     page.route("**/v1/search", lambda route: None)  # which never answers
@@ -332,20 +306,7 @@ def test_a_refusal_has_ways_out(page: Page, address: str, message: str, way: str
     until(page, f"location.pathname + location.search === '{becomes}'")
 
 
-def test_an_address_of_what_the_index_lacks_says_so(page: Page, server: Standin) -> None:
-    server.counts = {"image": 3, "sound": 1, "speech": 0, "text": 2}
-    page.goto("/?q=red&to=speech,image")
-    page.wait_for_selector("#alert:has-text('The index holds nothing of speech')")
-    page.wait_for_selector(".card")
-    assert server.asked[-1]["to"] == ["image"]
-
-
 def test_words_to_stay_away_from_are_no_question(page: Page, server: Standin) -> None:
     page.goto("/?not=rain")
     page.wait_for_selector("#alert:has-text('Add words or a file to search by')")
     assert not server.asked
-
-
-def test_a_page_past_the_last_hit_says_so(page: Page, server: Standin) -> None:
-    page.goto("/?q=nothing&page=4")
-    page.wait_for_selector("#state:has-text('This page lies past the last hit.')")

@@ -146,30 +146,6 @@ def test_a_hit_is_deleted_when_the_reader_confirms(page: Page, server: Standin) 
     assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("2: sound")
 
 
-def test_similar_and_titles_are_links_that_open_elsewhere_too(page: Page) -> None:
-    search(page, "red")
-    for link in (".card .search-by", ".card .title"):
-        assert page.locator(link).first.get_attribute("href").startswith("?like=1")
-    with page.context.expect_page() as opened:
-        page.click(".card .search-by >> nth=0", modifiers=["ControlOrMeta"])
-    assert "like=1" in opened.value.url
-    assert page.url.endswith("?q=red")
-
-
-def test_the_way_back_leads_to_where_the_reader_was(page: Page) -> None:
-    search(page, "many")
-    page.focus(".card >> nth=20")
-    page.evaluate("scrollTo(0, 1500)")
-    top = page.evaluate("scrollY")
-    assert top > 300
-    page.click(".card .search-by >> nth=20")
-    until(page, "location.search.includes('like=')")
-    page.wait_for_selector(".card")
-    page.go_back()
-    until(page, f"Math.abs(scrollY - {top}) < 300")
-    assert page.evaluate("document.activeElement.matches('.card')")
-
-
 def test_a_hit_is_shown_large_and_the_next_by_keys(page: Page, server: Standin) -> None:
     search(page, "red")
     page.focus(".card >> nth=0")
