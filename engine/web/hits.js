@@ -138,7 +138,7 @@ function facts(hit, ways, found) {
     make(
       "span",
       { class: "from", title: shown(hit.path) },
-      [`${hit.rank}`, hit.modality, seconds(hit), folded(hit), ways.isAsked(hit) ? "searched by" : ""].filter(Boolean).join(" · "),
+      [hit.rank, ways.isAsked(hit) && "searched by", hit.modality, seconds(hit), folded(hit)].filter(Boolean).join(" · "),
       parts.length ? " · " : null,
       parts.length ? make("bdi", {}, shown(parts.join("/"))) : null,
     ),
