@@ -144,7 +144,7 @@ def test_the_item_that_is_searched_by_is_marked(page: Page) -> None:
     page.goto("/?like=1&like=-2")
     page.wait_for_selector(".card")
     marked = [title for title in page.locator(".from").all_text_contents() if "searched by" in title]
-    assert marked == ["1 · image · and 2 near duplicates · searched by · holiday"]
+    assert marked == ["1 · searched by · image · and 2 near duplicates · holiday"]
 
 
 def test_a_server_that_is_starting_is_asked_again(page: Page) -> None:
