@@ -30,6 +30,7 @@ WITH_BODY = {
     408: "A body that does not come in time",
     413: "A body that is too large",
     422: "A body of the wrong shape",
+    507: "The server's disk is full",
 }
 WITH_TOKEN = {401: "No token, or a wrong one"}
 SAID = {  # by status, an example of a refusal
@@ -43,6 +44,7 @@ SAID = {  # by status, an example of a refusal
     "421": ("wrong_host", "this server answers to localhost alone; start it with a token for others"),
     "422": ("bad_shape", "k: 0 found; give a whole number of hits from 1 to 10,000"),
     "503": ("busy", "too many questions are waiting; ask again in a second"),
+    "507": ("disk_full", "the server's disk is full; make room on it and ask again"),
 }
 
 BYTES = {"schema": {"type": "string", "format": "binary"}}

@@ -1,5 +1,5 @@
 /** One hit in a window over the page, as large as it fits: looked into, played, and from there to the next. */
-import { make, shown, the } from "./element.js";
+import { shown, the } from "./element.js";
 import { Look } from "./look.js";
 import { stop } from "./playing.js";
 import { Sound } from "./sound.js";
