@@ -1,5 +1,6 @@
 """Videos: which pictures are taken and for how long each stands, what is heard when, and how little is decoded."""
 
+import gc
 import struct
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -148,6 +149,24 @@ def test_pictures_come_before_the_video_is_at_its_end(tmp_path: Path) -> None:
     first = next(stream.pieces)
     assert (first.start_s, first.end_s) == (0, 0.1)
     stream.pieces.close()  # type: ignore[attr-defined]
+
+
+def test_no_picture_outlives_its_turn(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", map(grey, range(3 * FPS)))
+
+    def n_held() -> int:
+        return sum(isinstance(held, av.VideoFrame) for held in gc.get_objects())
+
+    gc.collect()
+    gc.disable()  # what only the collector frees would wait for it, each picture with its pixels
+    try:
+        before = n_held()
+        n_while = [n_held() for _ in video.frames(Content(path), SMALL, Reading(frame_s=0.1)).pieces]
+    finally:
+        gc.enable()
+    assert len(n_while) > 25
+    assert max(n_while) <= before + 5  # the one before, the one that follows, and those that the decoder has ready
+    assert n_while[-1] <= n_while[0]
 
 
 MATRICES = {

@@ -294,10 +294,12 @@ def _leads(packets: list[Any]) -> bool:
 
 def _upright(frame: Any) -> "Image.Image":
     """RGB, turned and mirrored as the display matrix says, to the nearest quarter turn."""
+    from av.sidedata.sidedata import SideDataContainer
     from PIL import Image
 
-    pixels = frame.to_ndarray(format="rgb24")
-    if (matrix := frame.side_data.get("DISPLAYMATRIX")) is None:
+    pixels = frame.to_ndarray(format="rgb24", threads=1)
+    # not frame.side_data, which the frame keeps and which keeps the frame: megabytes that wait for the collector
+    if (matrix := SideDataContainer(frame).get("DISPLAYMATRIX")) is None:
         return Image.fromarray(pixels)
     a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), dtype=np.int32)
     # x' = a x + c y, y' = b x + d y: which of the axes are exchanged, and which then point backwards

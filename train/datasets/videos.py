@@ -241,7 +241,7 @@ def _write_pictures(container: Any, zero_s: float, middles_s: Sequence[float], f
 
 def _save(frame: Any, folder: Path, number: int) -> None:
     """Upright: phones write how the picture is to be turned."""
-    picture = frame.to_image()
+    picture = frame.to_image(threads=1)
     if frame.rotation:
         picture = picture.rotate(frame.rotation, expand=True)
     picture.save(folder / f"{_stem(number * WINDOW_S)}.jpg", quality=JPEG_QUALITY)
