@@ -5,7 +5,8 @@
 The rows are random unit vectors. Asked are `xmr serve` and, on the same rows, `serve_peer.py`: the same encoder and
 faiss, one question at a time. No two questions that wait together are equal. The clients are sockets of one loop in
 this process, each of which asks again as soon as it has its answer. They take from the same cores as the server: the
-last columns tell how many both were busy with.
+last columns tell how many both were busy with. The last row of a server is as the one before, beside slow clients that
+send a byte a second of requests without an end.
 """
 
 import argparse
@@ -17,8 +18,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +32,12 @@ from xmr.engine.model import Model
 
 N_QUESTIONS = 2000  # far more than wait at once
 N_WORDS = (3, 7)  # of a question, the second one excluded
+N_SLOW = 64
+SLOW_S = 1.0  # between two bytes of a slow client
+UNFINISHED = (
+    b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+    b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n{",
+)
 WARM_S = 3.0
 LOOK_S = 0.1  # between two looks at /healthz
 TICK_S = os.sysconf("SC_CLK_TCK")
@@ -52,10 +61,11 @@ def main() -> None:
         print(f"| {' | '.join(TITLES)} |\n|{' --- |' * len(TITLES)}")
         rates = {}
         for server, command in commands(folder, asked.model).items():
-            for n_clients, load in measured(command, questions, (1, asked.clients), asked.seconds).items():
-                rates[server, n_clients] = load.rate
-                tell(server, n_clients, load)
-    ours, alone, theirs = rates["xmr serve", asked.clients], rates["xmr serve", 1], rates["peer", asked.clients]
+            for clients, load in measured(command, questions, asked.clients, asked.seconds):
+                rates[server, clients] = load.rate
+                tell(server, clients, load)
+    many = str(asked.clients)
+    ours, alone, theirs = rates["xmr serve", many], rates["xmr serve", "1"], rates["peer", many]
     print(f"{asked.clients} clients: {ours / alone:.1f}x of one client's rate, {ours / theirs:.1f}x of the peer's")
 
 
@@ -109,16 +119,50 @@ class Load:
 
 
 def measured(
-    command: list[object], questions: Iterator[bytes], clients: tuple[int, ...], seconds: float
-) -> dict[int, Load]:
+    command: list[object], questions: Iterator[bytes], n_clients: int, seconds: float
+) -> Iterator[tuple[str, Load]]:
+    """Who asked, and what they saw."""
     server = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
     try:
         port = port_of(server)
-        run(port, questions, clients[0], WARM_S)
-        return {n_clients: with_cores(server.pid, port, questions, n_clients, seconds) for n_clients in clients}
+        run(port, questions, 1, WARM_S)
+        yield "1", with_cores(server.pid, port, questions, 1, seconds)
+        yield str(n_clients), with_cores(server.pid, port, questions, n_clients, seconds)
+        with slow_clients(port):
+            yield f"{n_clients} beside {N_SLOW} slow ones", with_cores(server.pid, port, questions, n_clients, seconds)
     finally:
         server.terminate()
         server.wait()
+
+
+@contextmanager
+def slow_clients(port: int) -> Iterator[None]:
+    """They do not finish their head, or their body, and come again when the server has had enough of them."""
+    over = threading.Event()
+
+    def drip() -> None:
+        clients: dict[int, socket.socket] = {}
+        while not over.wait(SLOW_S):
+            for number in range(N_SLOW):
+                try:
+                    if number not in clients:
+                        clients[number] = socket.create_connection(("127.0.0.1", port))
+                        clients[number].sendall(UNFINISHED[number % 2])
+                    clients[number].sendall(b" ")
+                except OSError:  # it was sent away
+                    with suppress(KeyError):
+                        clients.pop(number).close()
+        for client in clients.values():
+            client.close()
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        time.sleep(2 * SLOW_S)
+        yield
+    finally:
+        over.set()
+        dripping.join()
 
 
 def port_of(server: "subprocess.Popen[str]") -> int:
@@ -210,11 +254,11 @@ def question(words: str) -> bytes:
     return head.encode() + b"\r\n\r\n" + body
 
 
-def tell(server: str, n_clients: int, load: Load) -> None:
+def tell(server: str, clients: str, load: Load) -> None:
     p50, p99 = 1000 * np.percentile(load.questions_s, (50, 99))
     times = f"{p50:,.1f} | {p99:,.1f} | {p99 / p50:.1f} | {1000 * max(load.healthy_s):.0f}"
     cores = f"{load.server_cores:.2f} | {load.client_cores:.2f}"
-    print(f"| {server} | {n_clients} | {load.rate:,.1f} | {times} | {cores} |", flush=True)
+    print(f"| {server} | {clients} | {load.rate:,.1f} | {times} | {cores} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ def refused(client: TestClient, path: str, body: object) -> tuple[int, str]:
         ({"text": ["a"] * 257}, "text: a list of 257 found; give a sentence of"),
         ({"text": 5}, "text: 5 found; give a sentence of"),
         ({"to": "video", "text": "a"}, "to: 'video' found; give image, sound, speech or text, or a list"),
+        ({"to": [], "text": "a"}, "to: a list of 0 found; give image, sound, speech or text, or a list"),
         ({"to": ["image", "smell"], "text": "a"}, "to.1: 'smell' found; give image"),
         ({"like": ["1"]}, "like.0: '1' found; give the id of an item"),
         ({"image": {"vector": "x"}}, "image.vector: 'x' found; give a data: URI"),

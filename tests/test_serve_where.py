@@ -219,7 +219,7 @@ def test_a_question_of_several_parts_is_looked_for_as_a_whole(client: TestClient
         ("red.png", {"image": "nothing"}, 422, "no data: URI found"),
         ("red.png", {"text": "zzz"}, 400, "none of its words"),
         ("red.png", {"colour": "red"}, 422, "colour"),
-        ("lines.txt", {"text": "a bell"}, 400, "keeps maps of image, sound alone, so it cannot tell where in text"),
+        ("lines.txt", {"text": "a bell"}, 400, "a sentence has no places to be told"),
     ],
 )
 def test_what_cannot_be_looked_into_is_told(

@@ -197,6 +197,8 @@ class Model:
 
     def check_maps(self, modality: str) -> None:
         self.check_modality(modality)
+        if modality == "text":
+            raise XmrError("a sentence has no places to be told; choose an image, a sound or a video")
         if modality not in self.mapped:
             kept = f"maps of {', '.join(self.mapped)} alone" if self.mapped else "no maps"
             raise XmrError(

@@ -93,7 +93,7 @@ class SearchBody(BaseModel):
     weights: dict[str, Weight | Annotated[list[Weight], Field(max_length=MAX_BATCH)]] | None = _given(
         'an object of numbers from 0 by the names of parts, as {"text": 2, "minus_image": [0.5, 1]}; without, each is 1'
     )
-    to: Annotated[list[ModalityName], Field(max_length=16)] | ModalityName | None = _given(
+    to: Annotated[list[ModalityName], Field(min_length=1, max_length=16)] | ModalityName | None = _given(
         f"{MODALITY_NAMES}, or a list of them; without, all are searched"
     )
     k: Annotated[int, Field(ge=1, le=MAX_K, strict=True)] = _given(f"a whole number of hits from 1 to {MAX_K:,}", 10)
