@@ -299,7 +299,8 @@ def _upright(frame: Any) -> "Image.Image":
 
     pixels = frame.to_ndarray(format="rgb24", threads=1)
     # not frame.side_data, which the frame keeps and which keeps the frame: megabytes that wait for the collector
-    if (matrix := SideDataContainer(frame).get("DISPLAYMATRIX")) is None:
+    side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # its stub lacks the argument
+    if (matrix := side_data.get("DISPLAYMATRIX")) is None:
         return Image.fromarray(pixels)
     a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), dtype=np.int32)
     # x' = a x + c y, y' = b x + d y: which of the axes are exchanged, and which then point backwards
