@@ -92,12 +92,17 @@ def test_what_is_no_medium_is_refused_and_not_kept(client: TestClient, world: Pa
 def test_a_change_waits_for_another_writer_and_says_when_it_takes_long(
     client: TestClient, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    written: list[Path] = []
+    write = changes.write_whole
+    monkeypatch.setattr(changes, "write_whole", lambda path, how: written.append(path) or write(path, how))
     monkeypatch.setattr(changes, "LOCK_S", 0.3)
     with (world / ".xmr" / "index" / "writer.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         answered = client.post("/v1/items", files={"file": ("a.jpg", picture(world, 4))})
         assert (answered.status_code, answered.json()["error"]["code"]) == (503, "busy")
         assert int(answered.headers["retry-after"]) >= 1
+        assert len(written) == 1  # however often it was tried
+        assert not written[0].exists()
         monkeypatch.setattr(changes, "LOCK_S", 30.0)
         threading.Timer(0.5, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
         assert add(client, picture(world, 4))[0] == 201

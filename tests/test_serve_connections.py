@@ -80,6 +80,15 @@ def test_who_announces_too_much_hears_so_while_sending(server: tuple[int, int, i
     client.close()
 
 
+def test_who_asks_before_sending_too_much_is_not_invited(server: tuple[int, int, int]) -> None:
+    _, port, _ = server
+    head = b"POST /v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n"
+    for n_bytes, expected in ((17_000_000, b"HTTP/1.1 413"), (20, b"HTTP/1.1 100")):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            client.sendall(head % n_bytes)
+            assert client.recv(12) == expected
+
+
 def test_connections_leave_the_process_files_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
     for n_files, expected in ((1_000_000, MAX_CONNECTIONS), (1024, 1024 // FILES_OF_ONE), (2, 1)):
         monkeypatch.setattr(connection.resource, "getrlimit", lambda _, n_files=n_files: (n_files, n_files))

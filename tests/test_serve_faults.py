@@ -6,6 +6,7 @@ import errno
 import logging
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from fastapi.testclient import TestClient
 from serving import client_of
 
 from xmr.engine.serve import answering
-from xmr.engine.serve.changes import plain_stem
+from xmr.engine.serve.changes import Changes, plain_stem
 from xmr.engine.serve.decoders import Decoders
 from xmr.engine.serve.service import Service
+from xmr.engine.serve.uploads import Upload
 
 ASKED = {"text": "a dog", "k": 1}
 
@@ -101,6 +103,55 @@ def test_a_full_disk_is_told_as_one(client: TestClient, monkeypatch: pytest.Monk
     monkeypatch.setattr(Decoders, "run_on", full)
     answered = client.post("/v1/search", files={"image": b"anything"})
     assert told(answered) == (507, "disk_full")
+
+
+def test_an_upload_that_finds_no_room_leaves_nothing(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def some(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:3])
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(Path, "write_bytes", some)
+    assert told(client.post("/v1/search", files={"image": b"anything"})) == (507, "disk_full")
+    service: Service = client.app.state.service  # type: ignore[attr-defined]
+    assert not list(service.decoders.folder.iterdir())
+
+
+def test_an_upload_that_nobody_waits_for_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    write = Path.write_bytes
+
+    def slow(path: Path, content: bytes) -> int:
+        begun.set()
+        assert may_end.wait(30)
+        n_bytes = write(path, content)
+        ended.set()
+        return n_bytes
+
+    async def given_up() -> None:
+        decoders = Decoders()
+        running = asyncio.ensure_future(decoders.run_on(Upload(b"anything", ".png"), "image", print))
+        assert await asyncio.to_thread(begun.wait, 30)
+        running.cancel()
+        await asyncio.wait({running})
+        may_end.set()
+        assert await asyncio.to_thread(ended.wait, 30)
+        await asyncio.get_running_loop().shutdown_default_executor()
+        assert not list(decoders.folder.iterdir())
+        await decoders.close()
+
+    monkeypatch.setattr(Path, "write_bytes", slow)
+    asyncio.run(given_up())
+
+
+def test_the_processes_end_whatever_fails_before(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(_: object) -> None:
+        raise OSError(errno.EIO, "of the server's end")
+
+    monkeypatch.setattr(Changes, "close", failing)
+    with pytest.raises(OSError, match="of the server's end"), client_of(world) as client:
+        service: Service = client.app.state.service  # type: ignore[attr-defined]
+    assert not service.decoders.folder.exists()
 
 
 def test_another_failure_is_told_in_the_log_by_its_number(

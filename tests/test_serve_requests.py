@@ -1,6 +1,7 @@
 """What a request may hold, and the sentence where it holds something else: what was found, and what to give."""
 
 import base64
+import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from fastapi.testclient import TestClient
 from serving import client_of
 
 from xmr.engine.serve.reading import MAX_VALUES
+
+LONG_NAME = "texts" * 20_000
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +141,27 @@ def test_a_file_that_cannot_be_read_is_named_by_its_part(client: TestClient, fin
     assert names == ["image", "image 2", "input 3"]
 
 
+@pytest.mark.parametrize("name", ["image", "minus_image"])
+def test_an_empty_file_is_named_by_its_part(client: TestClient, finished_world: Path, name: str) -> None:
+    [picture, *_] = sorted((finished_world / "corpus").rglob("*.jpg"))
+    good = f"data:image/jpeg;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    status, message = refused(client, "/v1/search", {"text": "a dog", name: [good, "data:image/png;base64,"]})
+    assert (status, message.partition(" found")[0]) == (422, f"{name} 2: an empty file")
+    answered = client.post("/v1/search", files={name: ("a.png", b"")})
+    assert answered.json()["error"]["message"].startswith(f"{name}: an empty file found")
+
+
+@pytest.mark.parametrize("body", [{LONG_NAME: 1}, {"text": "a dog", "weights": {LONG_NAME: 1}}])
+def test_a_name_as_long_as_a_book_is_compared_with_none(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, body: object
+) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr(difflib, "get_close_matches", lambda name, *_: compared.append(name) or [])
+    status, message = refused(client, "/v1/search", body)
+    assert (status, "a text of 100,000 characters" in message) == (422, True), message
+    assert not compared
+
+
 @pytest.mark.parametrize(
     "written",
     [
@@ -145,7 +169,10 @@ def test_a_file_that_cannot_be_read_is_named_by_its_part(client: TestClient, fin
         lambda content: "data:image/jpeg;base64," + base64.encodebytes(content).decode(),  # in lines
         lambda content: "data:image/jpeg;base64," + base64.b64encode(content).decode().rstrip("="),
         lambda content: "data:image/jpeg;base64," + base64.urlsafe_b64encode(content).decode(),
-        lambda content: "data:image/jpeg;base64," + base64.b64encode(content).decode().replace("+", "%2B"),
+        lambda content: (
+            "data:image/jpeg;base64," + base64.b64encode(content).decode().replace("+", "%2B").replace("=", "%3d")
+        ),
+        lambda content: "data:image/jpeg;base64," + base64.encodebytes(content).decode().replace("\n", "%0D%0a"),
     ],
 )
 def test_data_addresses_are_read_as_they_are_written_elsewhere(

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from xmr.engine.serve.replies import Alive, Info
-from xmr.engine.serve.search import Served
+from xmr.engine.serve.service import Served
 from xmr.engine.serve.shapes import MAX_K
 
 router = APIRouter(tags=["about"])

@@ -1,32 +1,28 @@
 """From what a request holds to a question: files decoded, URLs fetched, vectors and weights checked."""
 
-import difflib
+import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from xmr.engine.answer import Wanted
 from xmr.engine.errors import XmrError
-from xmr.engine.media import modalities_of
 from xmr.engine.model import Embeddings
 from xmr.engine.question import LIKE, MINUS, NAMES, VIDEO, parts_of
 from xmr.engine.serve.decoding import pieces
-from xmr.engine.serve.reading import Files, shown
+from xmr.engine.serve.reading import Files, nearest, shown
 from xmr.engine.serve.refusals import Refusal, mistake
+from xmr.engine.serve.service import Service
 from xmr.engine.serve.shapes import MAX_BATCH, OfItem, OfVector, SearchBody
 from xmr.engine.serve.uploads import Upload, of_data
 from xmr.engine.serve.urls import is_url
 from xmr.engine.serve.waiting import Asked, Decoded
 
-if TYPE_CHECKING:
-    from xmr.engine.serve.service import Service
-
 MIN_LENGTH = 1e-6  # of a vector that has a direction
 
 
-async def question_of(body: SearchBody, files: Files, service: "Service") -> Asked:
+async def question_of(body: SearchBody, files: Files, service: Service) -> Asked:
     """The parts with all that stands for them but embeddings; Refusal where there is none."""
     contents: dict[str, list[str]] = {}
     asked = Asked([], _wanted(body))
@@ -50,7 +46,7 @@ def _told(name: str, number: int, sources: Sequence[tuple[str, Any]]) -> str:
     return f"{name} {number + 1}" if sum(other == name for other, _ in sources) > 1 else name
 
 
-async def _resolved(name: str, source: Any, key: str, told: str, asked: Asked, service: "Service") -> str:
+async def _resolved(name: str, source: Any, key: str, told: str, asked: Asked, service: Service) -> str:
     """What stands for a part in the question: a sentence, or the key of an item or of what was decoded."""
     kind = name.removeprefix(MINUS)
     if kind == "text":
@@ -66,16 +62,19 @@ async def _resolved(name: str, source: Any, key: str, told: str, asked: Asked, s
     return key
 
 
-async def file_of(kind: str, source: str, told: str, service: "Service") -> Upload:
-    """The file that a data: URI holds or a URL leads to."""
-    if not is_url(source):
-        return of_data(kind, source, told)
-    if not service.settings.allow_urls:
-        raise Refusal(400, "url_refused", f"{told}: this server fetches no URLs; send the file itself")
-    return await service.fetch(source, kind)
+async def file_of(kind: str, source: str, told: str, service: Service) -> Upload:
+    """The file that a data: URI holds or a URL leads to; Refusal, which names the part as it is `told`."""
+    try:
+        if not is_url(source):
+            return await asyncio.to_thread(of_data, kind, source)
+        if not service.settings.allow_urls:
+            raise Refusal(400, "url_refused", "this server fetches no URLs; send the file itself")
+        return await service.fetch(source, kind)
+    except Refusal as refusal:
+        raise refusal.of(told) from None
 
 
-async def decoded(kind: str, upload: Upload, told: str, service: "Service") -> Decoded:
+async def decoded(kind: str, upload: Upload, told: str, service: Service) -> Decoded:
     """Refusal for a file that cannot be read, which is `told` of by the name of its part."""
     modality = service.modality_of_video() if kind == VIDEO else kind
     try:
@@ -92,8 +91,8 @@ def _weights(body: SearchBody, contents: Mapping[str, Sequence[str]]) -> dict[st
     for name, share in (body.weights or {}).items():
         n_given = len(contents.get(name, ()))
         if not n_given:
-            near = difflib.get_close_matches(name, contents, 1)
-            meant = f"; did you mean {near[0]}" if near else ""
+            near = nearest(name, contents)
+            meant = f"; did you mean {near}" if near else ""
             said = (
                 f"weights: {shown(name)} found, which is no part of this question{meant}; it has {', '.join(contents)}"
             )
@@ -124,18 +123,3 @@ def _wanted(body: SearchBody) -> Wanted:
         return Wanted(body.k, body.offset, to, body.where, body.min_score, body.group, body.fold)
     except XmrError as error:
         raise mistake(error) from None
-
-
-def path_words(service: "Service") -> list[tuple[Path | str, str]]:
-    """Folders of this machine, and what a client reads instead."""
-    return [
-        (service.index_folder, "the index"),
-        (service.model_folder, "the model"),
-        (service.decoders.folder, "upload"),
-    ]
-
-
-def fitting_video(modalities: Sequence[str]) -> str | None:
-    """What of a video is asked with: its pictures, or its sound where the model sees nothing."""
-    fitting = modalities_of(modalities, VIDEO)
-    return "image" if "image" in fitting else next(iter(fitting), None)

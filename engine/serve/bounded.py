@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 class Bounded:
-    """`run` from the event loop; `close` waits for what is under way."""
+    """`run` from the event loop; `close` waits for what is under way.
+
+    Who gives up waiting gives up its place; what a thread does already it does to its end.
+    """
 
     def __init__(self, name: str, *, n_threads: int = 1, max_waiting: int, said: str) -> None:
         """`said`: what who is refused is told."""
@@ -28,5 +31,7 @@ class Bounded:
         finally:
             self._n_waiting -= 1
 
-    async def close(self) -> None:
+    async def close(self, last: Callable[[], None] = lambda: None) -> None:
+        """`last` is done in a thread behind all that waits."""
+        self._threads.submit(last)
         await asyncio.to_thread(self._threads.shutdown)

@@ -43,41 +43,32 @@ class Changes:
 
     async def add(self, upload: Upload, name: str) -> list[int]:
         """Ids of the items of a file, which is kept under a name; XmrError where nothing in it can be embedded."""
-        return await self._thread.run(partial(self._changed, lambda index: self._add(index, upload, name)))
+        return await self._thread.run(partial(self._changed, partial(self._add, upload, name)))
 
     async def delete(self, item: int) -> None:
-        await self._thread.run(partial(self._changed, lambda index: self._delete(index, item)))
+        await self._thread.run(partial(self._changed, partial(self._delete, item)))
 
     async def close(self) -> None:
         await self._thread.close()
 
     def _changed(self, change: Callable[[Index], T]) -> T:
-        """Refusal where another process writes for longer than a client waits, or the disk is full."""
-        until_s = time.monotonic() + LOCK_S
-        while True:
+        """Refusal where the disk is full."""
+        try:
+            index = Index.open(self._index_folder)
             try:
-                return self._once(change)
-            except Locked:
-                if time.monotonic() > until_s:
-                    raise busy("another process is writing to the index; ask again when it is done") from None
-                time.sleep(LOCK_AGAIN_S)
-            except (OSError, sqlite3.Error) as error:
-                if not _is_full(error):
-                    raise
-                raise disk_full() from None
+                return change(index)
+            finally:
+                index.close()
+        except (OSError, sqlite3.Error) as error:
+            if not _is_full(error):
+                raise
+            raise disk_full() from None
 
-    def _once(self, change: Callable[[Index], T]) -> T:
-        index = Index.open(self._index_folder)
-        try:
-            return change(index)
-        finally:
-            index.close()
-
-    def _add(self, index: Index, upload: Upload, name: str) -> list[int]:
-        path = self._kept(upload, name)
+    def _add(self, upload: Upload, name: str, index: Index) -> list[int]:
         model = self._model()
+        path = self._kept(upload, name)
         try:
-            summary = index.add(scan([path], media_of(model.modalities)), model, workers=1)
+            summary = _patiently(lambda: index.add(scan([path], media_of(model.modalities)), model, workers=1))
             if not (ids := index.items_of(str(path))):
                 said = next(iter(summary.errors.values()), "nothing in it that the model can embed")
                 raise Refusal(422, "bad_file", f"the file cannot be added: {said.replace(str(path), path.name)}")
@@ -110,12 +101,12 @@ class Changes:
         with suppress(OSError):
             path.parent.rmdir()
 
-    def _delete(self, index: Index, item: int) -> None:
+    def _delete(self, item: int, index: Index) -> None:
         """With the last item of an uploaded file goes the file."""
         file = index.files_of([item]).get(item)
         if file is None:
             raise no_item(item)
-        index.delete([item])
+        _patiently(lambda: index.delete([item]))
         path = Path(file.path)
         if path.parent.parent == self.folder.resolve() and not index.items_of(file.path):
             self._remove(path)
@@ -126,6 +117,18 @@ def plain_stem(name: str) -> str:
     stem = PurePosixPath(name.replace("\\", "/")).stem
     kept = "".join(letter for letter in stem if letter.isalnum() or letter in "-_ ()+,.'").strip(" .")
     return kept.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip(" .") or "upload"
+
+
+def _patiently(write: Callable[[], T]) -> T:
+    """Refusal where another process writes for longer than a client waits."""
+    until_s = time.monotonic() + LOCK_S
+    while True:
+        try:
+            return write()
+        except Locked:
+            if time.monotonic() > until_s:
+                raise busy("another process is writing to the index; ask again when it is done") from None
+            time.sleep(LOCK_AGAIN_S)
 
 
 def _is_full(error: OSError | sqlite3.Error) -> bool:

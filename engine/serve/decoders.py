@@ -6,6 +6,7 @@ What runs in them are the functions of `decoding`; they are started when a file 
 import asyncio
 import multiprocessing
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -59,13 +60,15 @@ class Decoders:
         self._n_files += 1
         self.folder.mkdir(mode=0o700, exist_ok=True)  # what cleans up temporary folders may have taken it
         path = Path(self._folder.name) / f"upload-{self._n_files}{upload.suffix}"
-        await asyncio.to_thread(path.write_bytes, upload.content)
+        is_given_up = threading.Event()
         try:
+            await asyncio.to_thread(_write, path, upload.content, is_given_up)
             return await self.run(work, path, *arguments)
         except XmrError as error:
             said = str(error).removeprefix(f"{path}: ").replace(str(path), told)
             raise Refusal(422, "bad_file", f"{told}: {said}") from None
         finally:
+            is_given_up.set()
             path.unlink(missing_ok=True)
 
     @property
@@ -85,3 +88,11 @@ class Decoders:
             context = multiprocessing.get_context("spawn")
             self._pool = pebble.ProcessPool(N_PROCESSES, max_tasks=MAX_TASKS, initializer=begin, context=context)
         return self._pool
+
+
+def _write(path: Path, content: bytes, is_given_up: threading.Event) -> None:
+    try:
+        path.write_bytes(content)
+    finally:
+        if is_given_up.is_set():  # nobody else is left to remove it
+            path.unlink(missing_ok=True)

@@ -13,8 +13,7 @@ from xmr.engine.serve.patience import while_waited
 from xmr.engine.serve.reading import json_in
 from xmr.engine.serve.refusals import Refusal
 from xmr.engine.serve.replies import REFUSALS, EmbeddingsAnswer
-from xmr.engine.serve.search import Served
-from xmr.engine.serve.service import Service
+from xmr.engine.serve.service import Served, Service
 from xmr.engine.serve.shapes import EMBEDDINGS_EXAMPLES, MAX_TEXT, EmbeddingsBody, in_openapi
 
 router = APIRouter(tags=["embeddings"])

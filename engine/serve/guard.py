@@ -147,11 +147,14 @@ class _Body:
         self._receive, self._settings, self._bodies = receive, settings, bodies
         self._n_bytes, self._until_s = 0, time.monotonic() + settings.body_s
         self._is_read = False
+        self._waits_to_send = False  # the client, for a word that it may (RFC 9110, 10.1.1)
         self.refusal: Refusal | None = None  # that reading ended with, whatever a route makes of it
 
     def check_length(self, scope: Scope) -> None:
         """Refusal where more is announced than may come."""
-        said = headers_of(scope).get("content-length", "")
+        headers = headers_of(scope)
+        self._waits_to_send = headers.get("expect", "").lower() == "100-continue"
+        said = headers.get("content-length", "")
         if said.isascii() and said.isdigit() and (len(said) > 18 or int(said) > self._settings.max_body_bytes):
             raise self._too_large()
 
@@ -191,6 +194,8 @@ class _Body:
 
     async def drop_rest(self) -> None:
         """Read what still comes, for a while: an answer to who is still sending would be lost with the connection."""
+        if self._waits_to_send and not self._n_bytes:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 while not self._is_read:

@@ -20,13 +20,13 @@ from xmr.engine.serve.patience import while_waited
 from xmr.engine.serve.place import FileAnswer, Stretch, content_of, open_content, shown_path, state_of, stretch_of
 from xmr.engine.serve.reading import file_in
 from xmr.engine.serve.refusals import Refusal, no_item
-from xmr.engine.serve.replies import REFUSALS, Added, Deleted, Hit, Waveform
-from xmr.engine.serve.search import Served, links
-from xmr.engine.serve.service import Service
+from xmr.engine.serve.replies import OF_ITEMS, Added, Deleted, Hit, Waveform
+from xmr.engine.serve.search import written_item
+from xmr.engine.serve.service import Served, Service
 from xmr.engine.serve.shapes import FILE_BODY, LARGEST
 from xmr.engine.serve.uploads import of_file
 
-router = APIRouter(tags=["items"], responses=REFUSALS)
+router = APIRouter(tags=["items"], responses=OF_ITEMS)
 Id = Annotated[int, InPath(ge=1, le=LARGEST, description="the id of an item, as a search gives it", examples=[17])]
 
 # fmt: off
@@ -48,23 +48,7 @@ PLAIN = "text/plain; charset=utf-8"  # nothing of a corpus is ever shown as a pa
 async def one(item: Id, service: Served) -> Hit:
     """What is known of an item."""
     found, file = await known(item, service)
-    path = shown_path(file)
-    place = links(item, file.medium)
-    return Hit(
-        folded=None,
-        modality=found.modality,
-        medium=file.medium,
-        path=path,
-        start_s=found.start_s,
-        end_s=found.end_s,
-        text=found.text,
-        id=item,
-        line=found.line,
-        metadata=dict(found.metadata),
-        media=place["media"],
-        thumbnail=place["thumbnail"],
-        waveform=place["waveform"],
-    )
+    return written_item(found, file)
 
 
 @router.get("/v1/items/{item:int}/media", response_class=Response)

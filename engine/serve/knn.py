@@ -9,7 +9,8 @@ from xmr.engine.serve.place import shown_path
 from xmr.engine.serve.reading import json_in, shaped
 from xmr.engine.serve.refusals import Refusal
 from xmr.engine.serve.replies import REFUSALS, KnnHit, KnnMetadata
-from xmr.engine.serve.search import Served, answered_to
+from xmr.engine.serve.search import answered_to
+from xmr.engine.serve.service import Served
 from xmr.engine.serve.shapes import (
     KNN_EXAMPLES,
     LARGEST,
@@ -20,12 +21,17 @@ from xmr.engine.serve.shapes import (
     in_openapi,
 )
 
-router = APIRouter(tags=["clip-retrieval"], responses=REFUSALS)
+router = APIRouter(tags=["clip-retrieval"])
 INDEX_NAME = "xmr"
 NAMED: dict[int | str, Any] = {200: {"content": {"application/json": {"example": [INDEX_NAME]}}}}
 
 
-@router.post("/knn-service", response_model=list[KnnHit], openapi_extra=in_openapi(KnnBody, KNN_EXAMPLES))
+@router.post(
+    "/knn-service",
+    response_model=list[KnnHit],
+    responses=REFUSALS,
+    openapi_extra=in_openapi(KnnBody, KNN_EXAMPLES),
+)
 async def knn_service(request: Request, service: Served) -> list[dict[str, Any]]:
     """What is nearest to words, a picture or an embedding."""
     body = await json_in(request, KnnBody)
@@ -55,17 +61,18 @@ async def knn_service(request: Request, service: Served) -> list[dict[str, Any]]
     ]
 
 
-@router.get(
-    "/indices-list",
-    response_model=list[str],
-    responses=NAMED,
-)
+@router.get("/indices-list", response_model=list[str], responses=NAMED)
 async def indices_list() -> list[str]:
     """The one index that is served."""
     return [INDEX_NAME]
 
 
-@router.post("/metadata", response_model=list[KnnMetadata], openapi_extra=in_openapi(MetadataBody, METADATA_EXAMPLES))
+@router.post(
+    "/metadata",
+    response_model=list[KnnMetadata],
+    responses=REFUSALS,
+    openapi_extra=in_openapi(MetadataBody, METADATA_EXAMPLES),
+)
 async def metadata(request: Request, service: Served) -> list[dict[str, Any]]:
     """What is known of items; those that are not there are left out."""
     body = await json_in(request, MetadataBody)

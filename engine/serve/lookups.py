@@ -32,8 +32,7 @@ class Lookups:
         await self._thread.run(self._check)
 
     async def close(self) -> None:
-        await self._thread.run(self._current.close)
-        await self._thread.close()
+        await self._thread.close(last=self._current.close)
 
     def _look(self, look: Callable[[Index], T]) -> T:
         index = self._current.fitting(self._model())

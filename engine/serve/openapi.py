@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from xmr.engine.serve import replies
 from xmr.engine.serve.guard import OPEN
-from xmr.engine.serve.replies import ProblemAnswer
+from xmr.engine.serve.replies import WHY, ProblemAnswer
 from xmr.engine.serve.settings import Settings
 from xmr.engine.serve.shapes import EmbeddingsBody, KnnBody, MetadataBody, SearchBody
 
@@ -21,18 +21,9 @@ SUMMARY = "Search pictures, sounds, videos and texts by each other."
 BODIES = (SearchBody, EmbeddingsBody, KnnBody, MetadataBody)  # which the routes read themselves
 OF_NO_ROUTE: Any = [*((body, "validation") for body in BODIES), (ProblemAnswer, "serialization")]
 SHAPES = "#/components/schemas/{model}"
-GUARDED = {
-    403: "A page of another origin asks, or the server does not write",
-    421: "A name that is not this machine's",
-    503: "Too many are asking; again after Retry-After",
-}
-WITH_BODY = {
-    408: "A body that does not come in time",
-    413: "A body that is too large",
-    422: "A body of the wrong shape",
-    507: "The server's disk is full",
-}
-WITH_TOKEN = {401: "No token, or a wrong one"}
+GUARDED = (403, 421, 503)
+WITH_BODY = (408, 413, 422, 507)
+WITH_TOKEN = (401,)
 SAID = {  # by status, an example of a refusal
     "400": ("bad_question", "the parts of the question cancel each other out; leave one away or weigh them otherwise"),
     "401": ("no_token", "no token, or a wrong one; send it as Authorization: Bearer TOKEN"),
@@ -104,11 +95,9 @@ def _operations(made: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def _add_refusals(operation: dict[str, Any], settings: Settings) -> None:
     """Those of the guard, and of all what they look like."""
     told = operation["responses"]
-    refused = GUARDED | (WITH_BODY if "requestBody" in operation else {}) | (WITH_TOKEN if settings.token else {})
-    if not settings.token:
-        told.pop("401", None)
-    for status, why in refused.items():
-        told.setdefault(str(status), {"description": why})
+    refused = GUARDED + (WITH_BODY if "requestBody" in operation else ()) + (WITH_TOKEN if settings.token else ())
+    for status in refused:
+        told.setdefault(str(status), {"description": WHY[status]})
     for status in sorted(told):
         if status >= "400":
             code, message = SAID[status]

@@ -37,6 +37,7 @@ async def _first(working: "asyncio.Future[Any]", request: Request, answer_s: flo
         if working.done():
             return
         if gone.done():
+            gone.result()  # or what the rest of the body was refused for
             raise Refusal(GONE, "gone", "the client went away; ask again and wait for the answer")
         raise too_slow(answer_s)
     finally:

@@ -132,14 +132,19 @@ def shown(value: object) -> str:
     return "an object" if isinstance(value, dict) else json.dumps(value, default=str)[:MAX_SHOWN]
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """What may have been meant. No name here is long, and to compare takes as long as what is compared."""
+    return next(iter(difflib.get_close_matches(name, known, 1)), None) if len(name) <= MAX_SHOWN else None
+
+
 def _misshapen(name: str, value: object, expected: str) -> Refusal:
     return Refusal(422, "bad_shape", f"{name}: {shown(value)} found; give {expected}")
 
 
 def _unknown(name: str, described: Iterable[str]) -> Refusal:
     known = sorted(described)
-    near = [OTHERWISE[name]] if OTHERWISE.get(name) in known else difflib.get_close_matches(name, known, 1)
-    meant = f"did you mean {near[0]}; " if near else ""
+    near = OTHERWISE[name] if OTHERWISE.get(name) in known else nearest(name, known)
+    meant = f"did you mean {near}; " if near else ""
     return Refusal(422, "bad_shape", f"no field {shown(name)} here; {meant}there are {', '.join(known)}")
 
 
@@ -160,7 +165,10 @@ async def _fields(form: FormData) -> tuple[dict[str, Any], dict[str, list[Upload
         if name not in NAMES or kind in ("text", LIKE):
             said = f"a file found in the field {shown(name)}; name it image, sound, speech or video"
             raise Refusal(422, "bad_form", said)
-        upload = of_file(kind, await value.read(), value.filename or "", value.content_type)
+        try:
+            upload = of_file(kind, await value.read(), value.filename or "", value.content_type)
+        except Refusal as refusal:
+            raise refusal.of(name) from None
         files.setdefault(name, []).append(upload)
     return {name: _flat(values) for name, values in given.items()}, files
 

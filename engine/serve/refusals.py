@@ -21,6 +21,12 @@ class Refusal(Exception):  # noqa: N818, it is an answer
         self.status, self.code, self.message = status, code, message
         self.headers = dict(headers or {})
 
+    def of(self, part: str) -> "Refusal":
+        """The same, told of a part of the question where that is what is wrong."""
+        if self.status >= 500:
+            return self
+        return Refusal(self.status, self.code, f"{part}: {self.message}", self.headers)
+
     @property
     def record(self) -> dict[str, Any]:
         """The body."""

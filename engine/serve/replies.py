@@ -247,13 +247,24 @@ class ProblemAnswer(BaseModel):
     error: Problem
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemAnswer, "description": told}
-    for status, told in {
-        400: "A question that cannot be answered",
-        401: "No token, or a wrong one",
-        404: "Nothing there",
-        422: "A body of the wrong shape",
-        503: "Too many are asking; again after Retry-After",
-    }.items()
+WHY = {  # by status
+    400: "A question that cannot be answered",
+    401: "No token, or a wrong one",
+    403: "A page of another origin asks, or the server does not write",
+    404: "Nothing there",
+    408: "A body that does not come in time",
+    413: "A body that is too large",
+    421: "A name that is not this machine's",
+    422: "A question of the wrong shape, or a file that cannot be read",
+    503: "No answer now; again after Retry-After, where it is told",
+    507: "The server's disk is full",
 }
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer with instead, as FastAPI describes it."""
+    return {status: {"model": ProblemAnswer, "description": WHY[status]} for status in statuses}
+
+
+REFUSALS = refusals(400, 422, 503)
+OF_ITEMS = refusals(400, 404, 422, 503, 507)

@@ -2,28 +2,28 @@
 
 import asyncio
 import time
-from typing import Annotated
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from xmr.engine.answer import Answer
+from xmr.engine.catalog import File, Found
 from xmr.engine.errors import XmrError
+from xmr.engine.index import Hit as Ranked
 from xmr.engine.serve.asking import question_of
 from xmr.engine.serve.patience import while_waited
 from xmr.engine.serve.place import shown_path
 from xmr.engine.serve.reading import Files, question_in
-from xmr.engine.serve.replies import REFUSALS, Hit, SearchAnswer
-from xmr.engine.serve.service import Service, served
+from xmr.engine.serve.replies import REFUSALS, Hit, SearchAnswer, refusals
+from xmr.engine.serve.service import Served, Service
 from xmr.engine.serve.shapes import QUESTION_BODY, SearchBody
 from xmr.engine.serve.waiting import Answered
 
 router = APIRouter(tags=["search"])
-Served = Annotated[Service, Depends(served)]
-
 WRITTEN_AT_ONCE = 100  # hits; more are written in a thread, while others are answered
 
 
-@router.post("/v1/search", response_model=SearchAnswer, responses=REFUSALS, openapi_extra=QUESTION_BODY)
+@router.post("/v1/search", response_model=SearchAnswer, responses=REFUSALS | refusals(404), openapi_extra=QUESTION_BODY)
 async def search(request: Request, service: Served) -> Response:
     """Rank the index against words, pictures, sounds, videos, items and vectors: one, or several added up."""
     start_s = time.perf_counter()
@@ -53,33 +53,25 @@ async def answered_to(body: SearchBody, files: Files, service: Service) -> Answe
 
 
 def hit_of(one: Answer, answered: Answered, body: SearchBody) -> Hit:
-    found = one.hit
-    file = answered.files[found.id]
-    place = links(found.id, file.medium)
+    folded = list(one.folded) if body.fold is not None else None
+    return written_item(one.hit, answered.files[one.hit.id], rank=one.rank, score=one.hit.score, folded=folded)
+
+
+def written_item(item: Found | Ranked, file: File, **ranked: Any) -> Hit:
+    """An item as a client reads it, with where it gets the file and what shows it; and how it was `ranked`."""
+    place = f"/v1/items/{item.id}"
     return Hit(
-        rank=one.rank,
-        score=found.score,
-        modality=found.modality,
+        modality=item.modality,
         medium=file.medium,
         path=shown_path(file),
-        start_s=found.start_s,
-        end_s=found.end_s,
-        text=found.text,
-        id=found.id,
-        line=found.line,
-        metadata=found.metadata,
-        folded=list(one.folded) if body.fold is not None else None,
-        media=place["media"],
-        thumbnail=place["thumbnail"],
-        waveform=place["waveform"],
+        start_s=item.start_s,
+        end_s=item.end_s,
+        text=item.text,
+        id=item.id,
+        line=item.line,
+        metadata=dict(item.metadata),
+        media=f"{place}/media",
+        thumbnail=f"{place}/thumbnail" if file.medium in ("image", "video") else None,
+        waveform=f"{place}/waveform" if file.medium in ("audio", "video") else None,
+        **ranked,
     )
-
-
-def links(item: int, medium: str) -> dict[str, str | None]:
-    """Where a client gets the file of an item, and what shows it."""
-    place = f"/v1/items/{item}"
-    return {
-        "media": f"{place}/media",
-        "thumbnail": f"{place}/thumbnail" if medium in ("image", "video") else None,
-        "waveform": f"{place}/waveform" if medium in ("audio", "video") else None,
-    }

@@ -3,17 +3,19 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from fastapi import Depends
 from starlette.requests import Request
 
 from xmr.engine.errors import UnreadableError, XmrError
+from xmr.engine.media import modalities_of
 from xmr.engine.model import Model
-from xmr.engine.serve.asking import fitting_video, path_words
+from xmr.engine.question import VIDEO
 from xmr.engine.serve.batcher import Batcher
 from xmr.engine.serve.bounded import Bounded
 from xmr.engine.serve.changes import Changes
@@ -88,13 +90,11 @@ class Service:
         self.measures.watch(self.batcher)
 
     async def stop(self) -> None:
-        """What waits is answered first."""
-        await self.batcher.stop()
-        await self._looker.close()
-        await self._fetcher.close()
-        await self.changes.close()
-        await self.lookups.close()
-        await self.decoders.close()
+        """What waits is answered first; whatever fails, the processes end and the uploads go."""
+        async with AsyncExitStack() as closing:
+            for part in (self.decoders, self.lookups, self.changes, self._fetcher, self._looker):
+                closing.push_async_callback(part.close)
+            await self.batcher.stop()
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
@@ -117,10 +117,11 @@ class Service:
         return await self._fetcher.run(partial(fetch, url, kind, self.settings.max_body_bytes))
 
     def modality_of_video(self) -> str:
-        found = fitting_video(self.model.modalities)
-        if found is None:
+        """What of a video is asked with: its pictures, or its sound where the model sees nothing."""
+        fitting = modalities_of(self.model.modalities, VIDEO)
+        if not fitting:
             raise Refusal(400, "bad_question", "the model reads nothing of a video; ask with something else")
-        return found
+        return "image" if "image" in fitting else fitting[0]
 
     def mistake(self, error: XmrError) -> Refusal:
         """What the engine says, without the folders of this machine; of what only the operator mends the log tells."""
@@ -128,7 +129,9 @@ class Service:
             self._trouble = str(error)
             log.error("no question can be answered: %s", error)
         told = no_index if isinstance(error, UnreadableError) else mistake
-        return told(error, path_words(self))
+        # folders of this machine, and what a client reads instead
+        places = [(self.index_folder, "the index"), (self.model_folder, "the model"), (self.decoders.folder, "upload")]
+        return told(error, places)
 
     def _open_model(self) -> Model:
         return Model.open(self.model_folder, self.settings.device, self.settings.runtime, purpose="query")
@@ -142,5 +145,8 @@ def service_of(request: Request) -> Service:
 
 
 async def served(request: Request) -> Service:
-    """For routes: what is no coroutine is called in a thread of its own, which takes longer than what it does."""
+    """A coroutine, since FastAPI would call a plain function in a thread."""
     return service_of(request)
+
+
+Served = Annotated[Service, Depends(served)]  # of a route

@@ -6,7 +6,6 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
-from urllib.parse import unquote
 
 from xmr.engine.media import MODALITIES, SUFFIXES
 from xmr.engine.question import VIDEO
@@ -16,6 +15,7 @@ DATA = re.compile(
     r"\s*data:(?P<type>[\w.+-]+/[\w.+-]+)?(?P<more>(?:;[\w.+-]+=(?:[\w.+-]+|\"[^\"]*\"))*)(?P<base64>;base64)?,",
     re.IGNORECASE,
 )
+IN_PERCENT = {"%2b": "+", "%2f": "/", "%3d": "", "%0a": "", "%0d": "", "%20": ""}  # what base64 may have so
 OTHER_LETTERS = str.maketrans("-_", "+/", " \t\r\n=")  # of base64 as addresses and mails have it
 EXAMPLES = {"image": "image/png", "audio": "audio/wav", VIDEO: "video/mp4"}
 # what browsers record and drop, by the suffix of its container
@@ -68,16 +68,16 @@ def of_file(kind: str, content: bytes, name: str, mime: str | None) -> Upload:
     return _checked(kind, content, known or TYPES.get(_essence(mime), ""))
 
 
-def of_data(kind: str, uri: str, told: str) -> Upload:
-    """A data: URI (RFC 2397) with base64; Refusal for what is none, which is `told` of by the name of its part."""
+def of_data(kind: str, uri: str) -> Upload:
+    """A data: URI (RFC 2397) with base64; Refusal for what is none."""
     head = DATA.match(uri[:300])
     if head is None or not head["base64"]:
         mime = EXAMPLES.get(_medium(kind), "text/plain")
-        raise Refusal(422, "bad_data", f"{told}: no data: URI found; write it as data:{mime};base64,...")
+        raise Refusal(422, "bad_data", f"no data: URI found; write it as data:{mime};base64,...")
     try:
         content = _decoded(uri[head.end() :])
     except (binascii.Error, ValueError):
-        said = f"{told}: behind data: stands no base64 that can be read; encode the file's bytes so"
+        said = "behind data: stands no base64 that can be read; encode the file's bytes so"
         raise Refusal(422, "bad_data", said) from None
     return _checked(kind, content, TYPES.get(_essence(head["type"]), ""))
 
@@ -86,13 +86,15 @@ def _decoded(written: str) -> bytes:
     """The bytes in base64, also in that of addresses and mails; ValueError for what is neither."""
     with suppress(binascii.Error, ValueError):
         return base64.b64decode(written, validate=True)
-    letters = unquote(written).translate(OTHER_LETTERS)
+    for percent, letter in IN_PERCENT.items():
+        written = written.replace(percent, letter).replace(percent.upper(), letter)
+    letters = written.translate(OTHER_LETTERS)
     return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
 
 
 def _checked(kind: str, content: bytes, suffix: str) -> Upload:
     if not content:
-        raise Refusal(422, "bad_data", f"{kind}: an empty file found; send one with something in it")
+        raise Refusal(422, "bad_data", "an empty file found; send one with something in it")
     medium = _medium(kind)
     read = {VIDEO} if kind == VIDEO else set(MODALITIES[kind].read)
     fits = any(suffix in SUFFIXES[name] for name in read)

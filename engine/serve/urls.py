@@ -140,9 +140,8 @@ def _connected(
         if scheme == "https":
             opened = ssl.create_default_context().wrap_socket(opened, server_hostname=host)
         connection.sock = opened
-        cut = threading.Timer(
-            _left(deadline_s), _cut, [opened]
-        )  # a client that waits for each byte anew waits for ever
+        # who waits for each byte anew waits for ever
+        cut = threading.Timer(_left(deadline_s), _cut, [opened])
         cut.daemon = True
         cut.start()
         try:
@@ -158,7 +157,7 @@ def _cut(opened: socket.socket) -> None:
 
 
 def _body(response: http.client.HTTPResponse, max_bytes: int, deadline_s: float) -> bytes:
-    too_large = _refused(f"more than {max_bytes} bytes behind the URL; give a smaller file")
+    too_large = _refused(f"more than {max_bytes:,} bytes behind the URL; give a smaller file")
     said = response.getheader("Content-Length") or ""
     if said.isdigit() and int(said) > max_bytes:
         raise too_large

@@ -23,13 +23,12 @@ from xmr.engine.serve.items import Id, bad_file, content_of_item, known
 from xmr.engine.serve.patience import while_waited
 from xmr.engine.serve.reading import Files, question_in, shaped
 from xmr.engine.serve.refusals import Refusal
-from xmr.engine.serve.replies import REFUSALS, WHERE_EXAMPLE, WhenInSound, WhereInPicture
-from xmr.engine.serve.search import Served
-from xmr.engine.serve.service import Service
+from xmr.engine.serve.replies import OF_ITEMS, WHERE_EXAMPLE, WhenInSound, WhereInPicture
+from xmr.engine.serve.service import Served, Service
 from xmr.engine.serve.shapes import A_SENTENCE, AN_ITEM, LARGEST, MAX_TEXT, QUESTION_BODY, SearchBody
 from xmr.engine.serve.waiting import Asked
 
-router = APIRouter(tags=["items"], responses=REFUSALS)
+router = APIRouter(tags=["items"], responses=OF_ITEMS)
 PLACES: dict[int | str, Any] = {
     200: {"model": WhereInPicture | WhenInSound, "content": {"application/json": {"example": WHERE_EXAMPLE}}}
 }
