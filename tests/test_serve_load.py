@@ -47,13 +47,18 @@ def test_clients_that_leave_are_no_failure(finished_world: Path) -> None:
         (["--host", "0.0.0.0"], 2, "--token"),
         (["--token", "short"], 2, "longer"),
         (["--token", "long enough", "--token-file", "a"], 2, "one of them"),
-        (["--token-file", "none"], 1, "first line"),
+        (["--token-file", "none"], 1, "none: no token"),
+        (["--token-file", "short.txt"], 1, "short.txt: a token of less than 8"),
         (["--cors", "example.org"], 2, "https://example.org"),
         (["--index", "none"], 1, "xmr index"),
     ],
 )
-def test_a_server_that_cannot_be_says_why(finished_world: Path, arguments: list[str], code: int, said: str) -> None:
-    done = run_xmr("serve", "--port", "0", *arguments, cwd=finished_world)
+def test_a_server_that_cannot_be_says_why(
+    finished_world: Path, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "short.txt").write_text("abc\n")
+    folders = ["--index", finished_world / ".xmr" / "index", "--model", finished_world / ".xmr" / "model"]
+    done = run_xmr("serve", "--port", "0", *folders, *arguments, cwd=tmp_path)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
 

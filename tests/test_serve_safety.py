@@ -222,7 +222,13 @@ def test_origins_that_were_named_may_ask(finished_world: Path) -> None:
     with client_of(finished_world, cors=("https://example.org",)) as client:
         asked = client.get("/v1/info", headers={"Origin": "https://example.org"})
         assert asked.headers["access-control-allow-origin"] == "https://example.org"
-        assert client.options("/v1/search", headers={"Origin": "https://example.org"}).status_code == 204
+        assert "Retry-After" in asked.headers["access-control-expose-headers"]
+        wish = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+        allowed = client.options("/v1/search", headers=wish)
+        assert (allowed.status_code, "POST" in allowed.headers["access-control-allow-methods"]) == (204, True)
+        assert client.options("/v1/search", headers=wish | {"Origin": "https://example.com"}).status_code == 403
+        assert client.options("/v1/search").headers["allow"] == "POST"
+        assert client.get("/nothing").status_code == client.get("/v1/items/none").status_code == 404
         assert client.get("/v1/info", headers={"Origin": "https://example.com"}).status_code == 403
 
 

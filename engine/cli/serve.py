@@ -103,13 +103,19 @@ def _token(token: str | None, token_file: Path | None) -> str | None:
         raise UsageError("--token and --token-file given; give one of them")
     if token_file is None:
         return token
+    from xmr.engine.serve.settings import TOKEN_LENGTH, is_token
+
     try:
         lines = token_file.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError):
         raise XmrError(f"{token_file}: no token can be read there; write it on the first line, in ASCII") from None
     if not lines or not lines[0].strip():
         raise XmrError(f"{token_file}: empty; write the token on the first line")
-    return lines[0].strip()
+    secret = lines[0].strip()
+    if not is_token(secret):
+        said = f"a token of less than {TOKEN_LENGTH} printable characters found; write a longer one on the first line"
+        raise XmrError(f"{token_file}: {said}")
+    return secret
 
 
 COMMANDS = {"serve": serve, "open": open_page}

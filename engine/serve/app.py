@@ -49,7 +49,6 @@ def make_app(index_folder: Path, model_folder: Path, settings: Settings | None =
     app.add_exception_handler(OSError, _of_disk)
     app.add_middleware(Guard, settings=settings, measures=service.measures)
     app.openapi = lambda: described(app, settings)  # type: ignore[method-assign]
-    _allow_options(app, settings)
     return app
 
 
@@ -72,16 +71,6 @@ async def _check_parameters(request: Request) -> None:
     if unknown := sorted(request.query_params.keys() - known):
         expected = f"known here: {', '.join(sorted(known))}" if known else "none is known here"
         raise Refusal(422, "bad_shape", f"{unknown[0][:40]!r} is no parameter of this address; {expected}")
-
-
-def _allow_options(app: FastAPI, settings: Settings) -> None:
-    """What browsers ask before a page of another origin may."""
-    if not settings.cors:
-        return
-
-    @app.options("/{path:path}", include_in_schema=False)
-    async def options(path: str) -> Response:
-        return Response(status_code=204)
 
 
 async def _of_refusal(request: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from xmr.engine.serve.decoding import pieces
 from xmr.engine.serve.reading import Files, nearest, shown
 from xmr.engine.serve.refusals import Refusal, mistake
 from xmr.engine.serve.service import Service
-from xmr.engine.serve.shapes import MAX_BATCH, OfItem, OfVector, SearchBody
+from xmr.engine.serve.shapes import MAX_BATCH, OfItem, OfVector, QuestionBody, SearchBody
 from xmr.engine.serve.uploads import Upload, of_data
 from xmr.engine.serve.urls import is_url
 from xmr.engine.serve.waiting import Asked, Decoded
@@ -22,10 +22,10 @@ from xmr.engine.serve.waiting import Asked, Decoded
 MIN_LENGTH = 1e-6  # of a vector that has a direction
 
 
-async def question_of(body: SearchBody, files: Files, service: Service) -> Asked:
+async def question_of(body: QuestionBody, files: Files, service: Service, wanted: Wanted | None = None) -> Asked:
     """The parts with all that stands for them but embeddings; Refusal where there is none."""
     contents: dict[str, list[str]] = {}
-    asked = Asked([], _wanted(body))
+    asked = Asked([], wanted or Wanted())
     sources = [(name, source) for name in NAMES for source in [*body.sources(name), *files.get(name, ())]]
     if not sources:
         raise Refusal(422, "no_question", "no question found; ask with text, image, sound, speech, video or like")
@@ -66,7 +66,7 @@ async def file_of(kind: str, source: str, told: str, service: Service) -> Upload
     """The file that a data: URI holds or a URL leads to; Refusal, which names the part as it is `told`."""
     try:
         if not is_url(source):
-            return await asyncio.to_thread(of_data, kind, source)
+            return await asyncio.to_thread(of_data, kind, source, takes_urls=service.settings.allow_urls)
         if not service.settings.allow_urls:
             raise Refusal(400, "url_refused", "this server fetches no URLs; send the file itself")
         return await service.fetch(source, kind)
@@ -85,7 +85,7 @@ async def decoded(kind: str, upload: Upload, told: str, service: Service) -> Dec
     return Decoded(modality, await service.decoders.run_on(upload, told, pieces, modality, preprocessing))
 
 
-def _weights(body: SearchBody, contents: Mapping[str, Sequence[str]]) -> dict[str, list[float]]:
+def _weights(body: QuestionBody, contents: Mapping[str, Sequence[str]]) -> dict[str, list[float]]:
     """One for each of what was given by a name; a number alone stands for all of them."""
     weights = {}
     for name, share in (body.weights or {}).items():
@@ -117,7 +117,7 @@ def _unit(numbers: Sequence[float], told: str, dim: int) -> Embeddings:
     return np.asarray(vector / length, dtype=np.float32)
 
 
-def _wanted(body: SearchBody) -> Wanted:
+def wanted_of(body: SearchBody) -> Wanted:
     to = (body.to,) if isinstance(body.to, str) else tuple(dict.fromkeys(body.to)) if body.to else None
     try:
         return Wanted(body.k, body.offset, to, body.where, body.min_score, body.group, body.fold)

@@ -62,7 +62,7 @@ async def _rows(given: list[str], modality: str, service: Service) -> Embeddings
         raise service.mistake(error) from None
 
 
-def _written(row: Embeddings, encoding_format: str) -> list[float] | str:
+def _written(row: Embeddings, encoding_format: str | None) -> list[float] | str:
     if encoding_format == "base64":
         return base64.b64encode(np.asarray(row, dtype="<f4").tobytes()).decode()
     numbers: list[float] = row.tolist()

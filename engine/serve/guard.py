@@ -30,6 +30,7 @@ from xmr.engine.serve.tokens import WINDOW_S, Tokens
 OPEN = frozenset({"/healthz"})
 HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.%]+\])(:\d{1,5})?")
 MAX_BODIES = 32  # of the largest size, that are held at once
+PREFLIGHT_S = 600  # that a browser remembers that a page of another origin may ask
 LINGER_S = 2.0  # that the rest of a body is taken that is refused
 MAX_PATH = 1000  # characters; the longest address that leads somewhere is far shorter
 CSP = (
@@ -97,7 +98,9 @@ class Guard:
         headers = headers_of(scope)
         self._check_host(headers.get("host", ""))
         self._check_origin(headers)
-        if self._tokens is None or self._entrance is None or self._is_preflight(scope, headers):
+        if self._is_preflight(scope, headers):
+            return _welcome
+        if self._tokens is None or self._entrance is None:
             return self._app
         is_known = self._tokens.brought(scope, headers)
         if self._entrance.takes(scope, is_known=is_known):
@@ -110,7 +113,8 @@ class Guard:
 
     def _is_preflight(self, scope: Scope, headers: Mapping[str, str]) -> bool:
         """Browsers send no token when they ask whether a page of an origin that was named may."""
-        return scope["method"] == "OPTIONS" and headers.get("origin") in self._settings.cors
+        is_asked = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+        return is_asked and headers.get("origin") in self._settings.cors
 
     def _check_host(self, host: str) -> None:
         """A page elsewhere may give a name of its own to this machine's address: without a token that is refused."""
@@ -254,9 +258,17 @@ class _Answer:
             headers["Cross-Origin-Resource-Policy"] = "cross-origin"
             headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, Range"
             headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, OPTIONS"
+            headers["Access-Control-Expose-Headers"] = "Retry-After, Content-Range, Accept-Ranges, ETag"
+            headers["Access-Control-Max-Age"] = f"{PREFLIGHT_S}"
         if self.cookie is not None:
             headers["Set-Cookie"] = self.cookie
         return headers
+
+
+async def _welcome(scope: Scope, receive: Receive, send: Send) -> None:
+    """What browsers ask before a page of another origin may; the answer is in the headers that all have."""
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _unknown(tokens: Tokens, scope: Scope) -> Refusal:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 
 from xmr.engine.serve.patience import while_waited
 from xmr.engine.serve.place import shown_path
-from xmr.engine.serve.reading import json_in, shaped
+from xmr.engine.serve.reading import json_in, shaped, shown
 from xmr.engine.serve.refusals import Refusal
 from xmr.engine.serve.replies import REFUSALS, KnnHit, KnnMetadata
 from xmr.engine.serve.search import answered_to
@@ -20,6 +20,7 @@ from xmr.engine.serve.shapes import (
     SearchBody,
     in_openapi,
 )
+from xmr.engine.serve.urls import is_url
 
 router = APIRouter(tags=["clip-retrieval"])
 INDEX_NAME = "xmr"
@@ -39,16 +40,22 @@ async def knn_service(request: Request, service: Served) -> list[dict[str, Any]]
     if body.deduplicate:
         question["fold"] = 0.98
     if body.embedding_input is not None:
-        question["image"] = {"vector": body.embedding_input}
+        name, question["image"] = "embedding_input", {"vector": body.embedding_input}
     elif body.image:
-        question["image"] = f"data:image/png;base64,{body.image}"
+        name, question["image"] = "image", f"data:image/png;base64,{body.image}"
     elif body.image_url:
-        question["image"] = body.image_url
+        name, question["image"] = "image_url", body.image_url
+        if not is_url(body.image_url):
+            said = f"image_url: {shown(body.image_url)} found; give a URL of http or https, or the picture in image"
+            raise Refusal(422, "bad_shape", said)
     elif body.text:
-        question["text"] = body.text
+        name, question["text"] = "text", body.text
     else:
         raise Refusal(422, "no_question", "no question found; give text, image, image_url or embedding_input")
-    answered = await while_waited(request, answered_to(shaped(question, SearchBody), {}, service))
+    try:
+        answered = await while_waited(request, answered_to(shaped(question, SearchBody), {}, service))
+    except Refusal as refusal:
+        raise refusal.of(name, instead_of="image") from None
     place = _address(request)
     return [
         {

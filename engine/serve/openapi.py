@@ -15,10 +15,10 @@ from xmr.engine.serve import replies
 from xmr.engine.serve.guard import OPEN
 from xmr.engine.serve.replies import WHY, ProblemAnswer
 from xmr.engine.serve.settings import Settings
-from xmr.engine.serve.shapes import EmbeddingsBody, KnnBody, MetadataBody, SearchBody
+from xmr.engine.serve.shapes import EmbeddingsBody, KnnBody, MetadataBody, QuestionBody, SearchBody
 
 SUMMARY = "Search pictures, sounds, videos and texts by each other."
-BODIES = (SearchBody, EmbeddingsBody, KnnBody, MetadataBody)  # which the routes read themselves
+BODIES = (SearchBody, QuestionBody, EmbeddingsBody, KnnBody, MetadataBody)  # which the routes read themselves
 OF_NO_ROUTE: Any = [*((body, "validation") for body in BODIES), (ProblemAnswer, "serialization")]
 SHAPES = "#/components/schemas/{model}"
 GUARDED = (403, 421, 503)

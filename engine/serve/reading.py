@@ -13,7 +13,6 @@ from starlette.datastructures import FormData, UploadFile
 
 from xmr.engine.question import LIKE, MINUS, NAMES
 from xmr.engine.serve.refusals import Refusal
-from xmr.engine.serve.shapes import SearchBody
 from xmr.engine.serve.uploads import Upload, of_file
 
 if TYPE_CHECKING:
@@ -31,16 +30,16 @@ Files = Mapping[str, Sequence[Upload]]  # by the names of parts
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
-async def question_in(request: "Request") -> tuple[SearchBody, Files]:
+async def question_in(request: "Request", shape: type[Shape]) -> tuple[Shape, Files]:
     """What a question is made of, from JSON or a form with files."""
     if not is_form(request):
-        return await json_in(request, SearchBody), {}
+        return await json_in(request, shape), {}
     form = await form_in(request)
     try:
         given, files = await _fields(form)
     finally:
         await form.close()
-    return shaped(given, SearchBody), files
+    return shaped(given, shape), files
 
 
 async def json_in(request: "Request", shape: type[Shape]) -> Shape:

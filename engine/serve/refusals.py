@@ -21,11 +21,12 @@ class Refusal(Exception):  # noqa: N818, it is an answer
         self.status, self.code, self.message = status, code, message
         self.headers = dict(headers or {})
 
-    def of(self, part: str) -> "Refusal":
+    def of(self, part: str, instead_of: str = "") -> "Refusal":
         """The same, told of a part of the question where that is what is wrong."""
-        if self.status >= 500:
+        before = f"{instead_of}: " if instead_of else ""
+        if self.status >= 500 or not self.message.startswith(before):
             return self
-        return Refusal(self.status, self.code, f"{part}: {self.message}", self.headers)
+        return Refusal(self.status, self.code, f"{part}: {self.message.removeprefix(before)}", self.headers)
 
     @property
     def record(self) -> dict[str, Any]:

@@ -10,24 +10,24 @@ from xmr.engine.answer import Answer
 from xmr.engine.catalog import File, Found
 from xmr.engine.errors import XmrError
 from xmr.engine.index import Hit as Ranked
-from xmr.engine.serve.asking import question_of
+from xmr.engine.serve.asking import question_of, wanted_of
 from xmr.engine.serve.patience import while_waited
 from xmr.engine.serve.place import shown_path
 from xmr.engine.serve.reading import Files, question_in
 from xmr.engine.serve.replies import REFUSALS, Hit, SearchAnswer, refusals
 from xmr.engine.serve.service import Served, Service
-from xmr.engine.serve.shapes import QUESTION_BODY, SearchBody
+from xmr.engine.serve.shapes import SEARCH_BODY, SearchBody
 from xmr.engine.serve.waiting import Answered
 
 router = APIRouter(tags=["search"])
 WRITTEN_AT_ONCE = 100  # hits; more are written in a thread, while others are answered
 
 
-@router.post("/v1/search", response_model=SearchAnswer, responses=REFUSALS | refusals(404), openapi_extra=QUESTION_BODY)
+@router.post("/v1/search", response_model=SearchAnswer, responses=REFUSALS | refusals(404), openapi_extra=SEARCH_BODY)
 async def search(request: Request, service: Served) -> Response:
     """Rank the index against words, pictures, sounds, videos, items and vectors: one, or several added up."""
     start_s = time.perf_counter()
-    body, files = await question_in(request)
+    body, files = await question_in(request, SearchBody)
     answered = await while_waited(request, answered_to(body, files, service))
     if len(answered.answers) <= WRITTEN_AT_ONCE:
         written = _written(answered, body, start_s)
@@ -45,7 +45,7 @@ def _written(answered: Answered, body: SearchBody, start_s: float) -> str:
 
 async def answered_to(body: SearchBody, files: Files, service: Service) -> Answered:
     """Refusal where the question cannot be answered."""
-    asked = await question_of(body, files, service)
+    asked = await question_of(body, files, service, wanted_of(body))
     try:
         return await service.batcher.search(asked)
     except XmrError as error:

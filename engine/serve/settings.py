@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from xmr.engine.errors import UsageError
 
 LOCALHOST = "localhost"
+TOKEN_LENGTH = 8  # at least
+
+
+def is_token(text: str) -> bool:
+    return text.isascii() and text.isprintable() and len(text) >= TOKEN_LENGTH
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,11 @@ class Settings:
     runtime: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.token is not None and (not self.token.isascii() or not self.token.isprintable() or len(self.token) < 8):
-            raise UsageError("a token of less than 8 printable ASCII characters found; make a longer one")
+        if self.token is not None and not is_token(self.token):
+            raise UsageError(f"a token of less than {TOKEN_LENGTH} printable ASCII characters found; make a longer one")
         if not self.is_local and self.token is None and not self.insecure:
             raise UsageError(
-                f"--host {self.host}: other machines could ask; give them a --token, or pass --insecure to let all in"
+                f"--host {self.host!r}: other machines could ask; give them a --token, or pass --insecure to let all in"
             )
         if wrong := [origin for origin in self.cors if "://" not in origin or origin.endswith("/")]:
             raise UsageError(f"--cors {wrong[0]}: no origin; write it as https://example.org")

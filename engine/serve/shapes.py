@@ -74,8 +74,14 @@ EXAMPLES: dict[str, Any] = {
 }
 
 
-class SearchBody(BaseModel):
-    """A question of one or more parts, and what is shown of the answer."""
+QUESTIONS: dict[str, Any] = {
+    "words": {"summary": "A sentence", "value": {"text": "a dog"}},
+    "an item": {"summary": "What is like an item", "value": {"like": 1}},
+}
+
+
+class QuestionBody(BaseModel):
+    """A question of one or more parts."""
 
     model_config = ConfigDict(extra="forbid")
     text: Texts | None = _given(A_TEXT)
@@ -93,6 +99,21 @@ class SearchBody(BaseModel):
     weights: dict[str, Weight | Annotated[list[Weight], Field(max_length=MAX_BATCH)]] | None = _given(
         'an object of numbers from 0 by the names of parts, as {"text": 2, "minus_image": [0.5, 1]}; without, each is 1'
     )
+
+    def sources(self, name: str) -> list[Any]:
+        """What was given by one of the names of parts."""
+        given = getattr(self, name)
+        if given is None:
+            return []
+        return list(given) if isinstance(given, list) else [given]
+
+
+assert set(NAMES) < set(QuestionBody.model_fields)
+
+
+class SearchBody(QuestionBody):
+    """A question, and what is shown of the answer."""
+
     to: Annotated[list[ModalityName], Field(min_length=1, max_length=16)] | ModalityName | None = _given(
         f"{MODALITY_NAMES}, or a list of them; without, all are searched"
     )
@@ -116,16 +137,6 @@ class SearchBody(BaseModel):
         """As on the command line, also with commas."""
         return to.split(",") if isinstance(to, str) and "," in to else to
 
-    def sources(self, name: str) -> list[Any]:
-        """What was given by one of the names of parts."""
-        given = getattr(self, name)
-        if given is None:
-            return []
-        return list(given) if isinstance(given, list) else [given]
-
-
-assert set(NAMES) <= set(SearchBody.model_fields)
-
 
 File = Annotated[str, Field(min_length=1)]  # or a sentence
 
@@ -139,7 +150,7 @@ class EmbeddingsBody(BaseModel):
     )
     model: str | None = _given("a name, of which nothing depends")
     modality: ModalityName = _given(MODALITY_NAMES, "text")
-    encoding_format: Literal["float", "base64"] = _given("float or base64, which is that of float32", "float")
+    encoding_format: Literal["float", "base64"] | None = _given("float or base64, which is that of float32", "float")
     dimensions: int | None = _given("how many numbers the model gives")
     user: str | None = _given("a name, of which nothing depends")
 
@@ -200,6 +211,7 @@ def _form_of(shape: type[BaseModel]) -> dict[str, Any]:
 
 
 FILED = ("image", "sound", "speech", "video")  # kinds of parts that may be files
-QUESTION_BODY = in_openapi(SearchBody, EXAMPLES, **{"multipart/form-data": _form_of(SearchBody)})
+SEARCH_BODY = in_openapi(SearchBody, EXAMPLES, **{"multipart/form-data": _form_of(SearchBody)})
+QUESTION_BODY = in_openapi(QuestionBody, QUESTIONS, **{"multipart/form-data": _form_of(QuestionBody)})
 FILE = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]}
 FILE_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FILE}}}}

@@ -68,12 +68,13 @@ def of_file(kind: str, content: bytes, name: str, mime: str | None) -> Upload:
     return _checked(kind, content, known or TYPES.get(_essence(mime), ""))
 
 
-def of_data(kind: str, uri: str) -> Upload:
+def of_data(kind: str, uri: str, *, takes_urls: bool = False) -> Upload:
     """A data: URI (RFC 2397) with base64; Refusal for what is none."""
     head = DATA.match(uri[:300])
     if head is None or not head["base64"]:
         mime = EXAMPLES.get(_medium(kind), "text/plain")
-        raise Refusal(422, "bad_data", f"no data: URI found; write it as data:{mime};base64,...")
+        or_url = ", or give a URL of http or https" if takes_urls else ""
+        raise Refusal(422, "bad_data", f"no data: URI found; write it as data:{mime};base64,...{or_url}")
     try:
         content = _decoded(uri[head.end() :])
     except (binascii.Error, ValueError):

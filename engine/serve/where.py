@@ -15,7 +15,6 @@ from xmr.engine.errors import XmrError
 from xmr.engine.localize import Heat, PictureHeat, as_record, localize_vector
 from xmr.engine.media import MODALITIES, Piece
 from xmr.engine.model import Embeddings
-from xmr.engine.question import NAMES
 from xmr.engine.serve import decoding
 from xmr.engine.serve.answering import Ready
 from xmr.engine.serve.asking import question_of
@@ -25,7 +24,7 @@ from xmr.engine.serve.reading import Files, question_in, shaped
 from xmr.engine.serve.refusals import Refusal
 from xmr.engine.serve.replies import OF_ITEMS, WHERE_EXAMPLE, WhenInSound, WhereInPicture
 from xmr.engine.serve.service import Served, Service
-from xmr.engine.serve.shapes import A_SENTENCE, AN_ITEM, LARGEST, MAX_TEXT, QUESTION_BODY, SearchBody
+from xmr.engine.serve.shapes import A_SENTENCE, AN_ITEM, LARGEST, MAX_TEXT, QUESTION_BODY, QuestionBody
 from xmr.engine.serve.waiting import Asked
 
 router = APIRouter(tags=["items"], responses=OF_ITEMS)
@@ -51,7 +50,7 @@ async def where(
             if given:
                 raise Refusal(422, "bad_shape", "text, query and like name what to look for; give one of them")
             given[name] = value
-    return await while_waited(request, found_in(item, shaped(given, SearchBody), {}, service))
+    return await while_waited(request, found_in(item, shaped(given, QuestionBody), {}, service))
 
 
 @router.post("/v1/items/{item:int}/where", responses=PLACES, openapi_extra=QUESTION_BODY)
@@ -60,13 +59,11 @@ async def where_of_question(item: Id, request: Request, service: Served) -> dict
 
     Of one sound or speech file also the second that names the place, where the model gives the shares of both.
     """
-    body, files = await question_in(request)
-    if of_hits := sorted(body.model_fields_set - {*NAMES, "weights"}):
-        raise Refusal(422, "bad_shape", f"{of_hits[0]}: of hits, and none are asked for here; leave it out")
+    body, files = await question_in(request, QuestionBody)
     return await while_waited(request, found_in(item, body, files, service))
 
 
-async def found_in(item: int, body: SearchBody, files: Files, service: Service) -> dict[str, Any]:
+async def found_in(item: int, body: QuestionBody, files: Files, service: Service) -> dict[str, Any]:
     """What is told of the place; Refusal where the item cannot be looked into."""
     asked = await question_of(body, files, service)
     found, file = await known(item, service)
