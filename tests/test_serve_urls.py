@@ -189,7 +189,7 @@ def test_an_endless_body_is_refused() -> None:
         except OSError:
             return
 
-    with web(answer) as port, pytest.raises(Refusal, match="more than 1000 bytes"):
+    with web(answer) as port, pytest.raises(Refusal, match="more than 1,000 bytes"):
         fetched(port)
 
 
@@ -228,7 +228,7 @@ def test_a_compressed_body_is_not_unpacked() -> None:
 
 
 def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
-    with web(answering(b"", Content_Length="1000000")) as port, pytest.raises(Refusal, match="more than 1000 bytes"):
+    with web(answering(b"", Content_Length="1000000")) as port, pytest.raises(Refusal, match="more than 1,000 bytes"):
         fetched(port)
 
 
