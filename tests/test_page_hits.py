@@ -87,6 +87,16 @@ def test_an_address_from_a_hit_stays_on_the_server(page: Page, server: Standin) 
     assert not [url for url in asked if "elsewhere" in url]
 
 
+def test_a_hit_without_a_file_says_so(page: Page, server: Standin) -> None:
+    server.items[0] |= {"media": None, "thumbnail": None}
+    search(page, "red")
+    card = page.locator(".card").nth(0)
+    assert "there is no file to show" in card.text_content()
+    assert card.locator("img, a.open, button:has-text('Where?')").count() == 0
+    card.locator("button:has-text('Large')").click()
+    page.wait_for_selector("dialog .absent:has-text('there is no file to show')")
+
+
 def test_a_given_file_is_looked_for_in_a_hit(page: Page, server: Standin) -> None:
     content = picture()
     give(page, "drop", ("given.jpg", "image/jpeg", content))

@@ -322,8 +322,10 @@ def test_an_item_whose_embedding_was_made_elsewhere_is_found_but_has_no_file(she
     with client_of(world) as opened:
         [hit] = hits(opened, "away.jpg", "image")
         assert (hit["path"], hit["metadata"]) == ("away.jpg", {"of": "a bell"})
-        for shown in ("media", "thumbnail"):
-            answered = opened.get(hit[shown])
+        assert (hit["media"], hit["thumbnail"], hit["waveform"]) == (None, None, None)
+        assert hit["id"] not in {one["id"] for one in opened.get("/v1/info").json()["examples"]["items"]}
+        for shown in ("media", "thumbnail", "where?text=a+bell"):
+            answered = opened.get(f"/v1/items/{hit['id']}/{shown}")
             assert refusal(answered) == (404, "no_media")
             assert "its embedding was made elsewhere" in answered.json()["error"]["message"]
 

@@ -31,7 +31,7 @@ def drawn(index: Index) -> dict[str, Any]:
     items = [
         {"id": item, "modality": found[item].modality, "path": shown_path(files[item]), "text": found[item].text}
         for item in ids
-        if item in found and item in files
+        if item in found and item in files and files[item].root is not None  # there is something to show of it
     ]
     return {"items": items, "sentences": _sentences(index)}
 

@@ -39,7 +39,7 @@ class Hit(BaseModel):
     line: int | None = None
     metadata: dict[str, Any] = {}
     folded: list[int] | None = Field(None, description="Ids of near duplicates.")
-    media: str | None = None
+    media: str | None = Field(None, description="None of an item whose embedding was made elsewhere.")
     thumbnail: str | None = None
     waveform: str | None = None
 

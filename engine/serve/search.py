@@ -59,7 +59,7 @@ def hit_of(one: Answer, answered: Answered, body: SearchBody) -> Hit:
 
 def written_item(item: Found | Ranked, file: File, **ranked: Any) -> Hit:
     """An item as a client reads it, with where it gets the file and what shows it; and how it was `ranked`."""
-    place = f"/v1/items/{item.id}"
+    place, has_file = f"/v1/items/{item.id}", file.root is not None
     return Hit(
         modality=item.modality,
         medium=file.medium,
@@ -70,8 +70,8 @@ def written_item(item: Found | Ranked, file: File, **ranked: Any) -> Hit:
         id=item.id,
         line=item.line,
         metadata=dict(item.metadata),
-        media=f"{place}/media",
-        thumbnail=f"{place}/thumbnail" if file.medium in ("image", "video") else None,
-        waveform=f"{place}/waveform" if file.medium in ("audio", "video") else None,
+        media=f"{place}/media" if has_file else None,
+        thumbnail=f"{place}/thumbnail" if has_file and file.medium in ("image", "video") else None,
+        waveform=f"{place}/waveform" if has_file and file.medium in ("audio", "video") else None,
         **ranked,
     )

@@ -70,7 +70,7 @@ function waysOf(page) {
       return link;
     },
     look: (hit, view, player) => {
-      const isLooked = hit.medium !== "text" && (page.maps?.includes(hit.modality) ?? true);
+      const isLooked = hit.medium !== "text" && hit.media !== null && (page.maps?.includes(hit.modality) ?? true);
       return page.lookFor && isLooked ? new Look(hit, page.lookFor, view, player) : null;
     },
     isAsked: (hit) => page.parts.some((part) => part.id === hit.id && !part.minus),

@@ -36,6 +36,10 @@ function viewOf(hit, text, small) {
     view.append(make("p", { class: "said", dir: "auto" }, shown(text)));
     return { view, player: null };
   }
+  if (hit.media === null) {
+    view.append(make("p", { class: "absent" }, "Its embedding was made elsewhere: there is no file to show."));
+    return { view, player: null };
+  }
   if (hit.modality !== "image") {
     const sound = new Sound(hit, hit.medium === "video", small);
     view.append(sound.element);
