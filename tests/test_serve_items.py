@@ -335,8 +335,8 @@ def test_an_item_whose_embedding_was_made_elsewhere_is_found_but_has_no_file(she
 def test_no_item_without_a_file_is_an_example(tmp_path: Path, shelf: Path) -> None:
     world = Path(shutil.copytree(shelf, tmp_path / "world"))
     model = Model.open(world / ".xmr" / "model")
-    with closing(Index.open(world / ".xmr" / "index")) as index:
-        index.delete(paths=[world / "corpus"])
+    shutil.rmtree(world / ".xmr" / "index")
+    with closing(Index.create(world / ".xmr" / "index", model)) as index:
         index.append([Block(model.embed("text", ["a bell"]), [Entry("far/away.jpg", "image")])])
     with client_of(world) as opened:
         known = opened.get("/v1/info").json()
