@@ -45,7 +45,7 @@ PLAIN = "text/plain; charset=utf-8"  # nothing of a corpus is ever shown as a pa
 
 
 @router.get("/v1/items/{item:int}", response_model=Hit)
-async def one(item: Id, service: Served) -> Hit:
+async def one(item: Id, service: Served) -> dict[str, Any]:
     """What is known of an item."""
     found, file = await known(item, service)
     return written_item(found, file)
