@@ -49,7 +49,7 @@ class Standin:
         self.asked.append(body)
         words = (body.get("text") or [""])[0]
         if words == "slow":
-            time.sleep(0.6)
+            time.sleep(1.5)
         if words == "busy" and self.n_busy:
             self.n_busy -= 1
             return 503, _refusal("200 questions wait already; ask again in a second", "busy")
