@@ -167,6 +167,7 @@ def test_nothing_moves_where_motion_is_unwanted(page: Page) -> None:
     page.route("**/v1/search", lambda route: None)  # no answer comes
     for wish, name in (("no-preference", "breathe"), ("reduce", "none")):
         page.emulate_media(reduced_motion=wish)
+        until(page, "Boolean(document.getElementById('about').textContent)")  # what was in the address is asked by then
         page.fill("#words", "red")
         page.press("#words", "Enter")
         until(page, f"{moving}.includes('{name}')")
