@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,11 @@ def listening(app: FastAPI, **options: Any) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def process(world: Path, *arguments: str, command: str = "serve") -> "Iterator[tuple[subprocess.Popen[str], str]]":
+def process(
+    world: Path, *arguments: str, command: str = "serve", **environ: str
+) -> "Iterator[tuple[subprocess.Popen[str], str]]":
     """The command at work, and the line with its address."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": "/nowhere", "BROWSER": ""}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": "/nowhere", "BROWSER": ""} | environ
     port = [] if command == "open" else ["--port", "0"]
     server = subprocess.Popen(
         [sys.executable, str(XMR), command, *port, *arguments],
@@ -75,6 +77,13 @@ def process(world: Path, *arguments: str, command: str = "serve") -> "Iterator[t
     finally:
         server.kill()
         server.communicate()
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    end_s = time.monotonic() + LATE_S
+    while not holds():
+        assert time.monotonic() < end_s, what
+        time.sleep(0.05)
 
 
 def port_of(line: str) -> int:

@@ -4,8 +4,7 @@ import http.client
 import json
 import shutil
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,11 @@ from conftest import must_run
 pytest.importorskip("fastapi", reason="the server's packages are not installed: xmr[serve]")
 pytest.importorskip("uvicorn", reason="the server's packages are not installed: xmr[serve]")
 
-from serving import asked, port_of, process
+from serving import asked, port_of, process, until
 
 from xmr.engine.serve import connection
 from xmr.engine.serve.connection import FILES_OF_ONE, MAX_CONNECTIONS, max_connections
 
-SOON_S = 30.0  # until what is to be is
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system does not tell open files")
 
 
@@ -47,13 +45,6 @@ def open_media(process: int) -> int:
         except OSError:
             continue
     return places.count("long.wav")
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    end_s = time.monotonic() + SOON_S
-    while not holds():
-        assert time.monotonic() < end_s, what
-        time.sleep(0.05)
 
 
 def test_a_file_is_closed_when_its_client_leaves_in_the_middle(server: tuple[int, int, int]) -> None:

@@ -5,6 +5,7 @@ import http.client
 import json
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import run_xmr
-from serving import LATE_S, TOKEN, app_of, asked, listening, port_of, process
+from serving import LATE_S, TOKEN, app_of, asked, listening, port_of, process, until
 
 
 def has_ipv6() -> bool:
@@ -127,6 +128,58 @@ def test_open_serves_this_machine_alone_and_says_where(finished_world: Path) -> 
             told = server.stderr.read() if server.stderr else ""
             assert said in told
             assert ("no browser" in told) == bool(said)
+
+
+def test_open_answers_a_browser_that_stays_in_the_foreground(finished_world: Path, tmp_path: Path) -> None:
+    """And so keeps who started it waiting: it is handed the page meanwhile."""
+    fetched = tmp_path / "fetched"
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f"#!{sys.executable}\nimport os, pathlib, sys, time, urllib.request\n"
+        "server = os.getppid()\npage = urllib.request.urlopen(sys.argv[1], timeout=20).read()\n"
+        f"pathlib.Path({str(fetched)!r}).write_bytes(page)\nwhile os.getppid() == server: time.sleep(0.1)\n"
+    )
+    browser.chmod(0o700)
+    with process(finished_world, command="open", BROWSER=f"{browser} %s") as (server, line):
+        until(fetched.exists, "the browser has the page")
+        assert asked(port_of(line), "/healthz")[0] == 200
+        server.send_signal(signal.SIGINT)
+        assert server.wait(LATE_S) == 130
+
+
+def test_a_server_whose_terminal_is_closed_ends_as_if_it_was_told_to(finished_world: Path) -> None:
+    with process(finished_world) as (server, _):
+        server.send_signal(signal.SIGHUP)
+        assert server.wait(LATE_S) == 0
+        assert (server.stderr.read() if server.stderr else "") == ""
+
+
+def test_who_still_sends_when_the_server_ends_is_told_so(finished_world: Path) -> None:
+    with process(finished_world) as (server, line):
+        client = half_sent(port_of(line))
+        server.send_signal(signal.SIGTERM)
+        client.settimeout(LATE_S)
+        told = client.recv(65536).decode()
+        assert told.startswith("HTTP/1.1 503")
+        assert "connection: close" in told.lower()
+        assert "retry-after: 1" in told.lower()
+        assert '"ending"' in told
+        assert server.wait(LATE_S) == 0
+        assert "Traceback" not in (server.stderr.read() if server.stderr else "")
+        client.close()
+
+
+def test_the_last_answer_on_a_connection_says_that_it_is_the_last(finished_world: Path) -> None:
+    with process(finished_world) as (server, line):
+        client = half_sent(port_of(line))
+        server.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        client.sendall(b'{"text":"a dog"}')
+        told = client.recv(65536).decode()
+        assert told.startswith("HTTP/1.1 200")
+        assert "connection: close" in told.lower()
+        assert server.wait(LATE_S) == 0
+        client.close()
 
 
 @pytest.mark.parametrize("command", ["serve", "open"])

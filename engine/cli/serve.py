@@ -1,5 +1,6 @@
 """Commands that serve an index: to programs over HTTP, and to a browser as a page."""
 
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -76,18 +77,24 @@ def open_page(
 
     Example: xmr open
     """
-    import webbrowser
-
     from xmr.engine.serve.run import run
     from xmr.engine.serve.settings import Settings
 
     def ready(address: str) -> None:
         _tell(address)
-        if browser and not webbrowser.open(address):
-            terminal.note("no browser found here; open the address in one")
+        if browser:
+            threading.Thread(target=_browse, args=[address], daemon=True).start()
 
     settings = Settings(port=0, device=device, runtime=runtime)
     run(_folder(index, "index"), _folder(model, "model"), settings, ready=ready)
+
+
+def _browse(address: str) -> None:
+    """In a thread of its own: some browsers keep who started them waiting until they are closed."""
+    import webbrowser
+
+    if not webbrowser.open(address):
+        terminal.note("no browser found here; open the address in one")
 
 
 def _tell(address: str, more: str = "") -> None:

@@ -47,7 +47,7 @@ def make_app(index_folder: Path, model_folder: Path, settings: Settings | None =
     app.add_exception_handler(Refusal, _of_refusal)
     app.add_exception_handler(XmrError, _of_mistake)
     app.add_exception_handler(OSError, _of_disk)
-    app.add_middleware(Guard, settings=settings, measures=service.measures)
+    app.add_middleware(Guard, service=service)
     app.openapi = lambda: described(app, settings)  # type: ignore[method-assign]
     return app
 

@@ -20,10 +20,10 @@ from starlette.requests import ClientDisconnect
 
 from xmr.engine.serve import entrance
 from xmr.engine.serve.entrance import Entrance
-from xmr.engine.serve.measures import Measures
 from xmr.engine.serve.messages import App, Message, Receive, Scope, Send, headers_of
 from xmr.engine.serve.patience import GONE
-from xmr.engine.serve.refusals import Refusal, busy
+from xmr.engine.serve.refusals import ENDING, Refusal, busy, ending
+from xmr.engine.serve.service import Service
 from xmr.engine.serve.settings import LOCALHOST, Settings
 from xmr.engine.serve.tokens import WINDOW_S, Tokens
 
@@ -56,8 +56,8 @@ log = logging.getLogger("xmr.serve")
 class Guard:
     """Around the routes."""
 
-    def __init__(self, app: App, settings: Settings, measures: Measures) -> None:
-        self._app, self._settings, self._measures = app, settings, measures
+    def __init__(self, app: App, service: Service) -> None:
+        self._app, self._service, self._settings = app, service, (settings := service.settings)
         self._tokens = Tokens(settings.token) if settings.token is not None else None
         self._entrance = Entrance(self._tokens) if self._tokens is not None else None
         self._bodies = _Bodies()
@@ -70,7 +70,7 @@ class Guard:
         start_s = time.perf_counter()
         if scope["method"] == "HEAD" and not _is_media(scope["path"]):  # the connection leaves the body out
             scope = {**scope, "method": "GET"}
-        answer = _Answer(scope, send, self._settings)
+        answer = _Answer(scope, send, self._service)
         try:
             app = self._admitted(scope, answer)
             if len(scope["path"]) > MAX_PATH:
@@ -84,12 +84,12 @@ class Guard:
         except ClientDisconnect:  # nothing failed, and nobody is left to be told
             answer.status = GONE
         except asyncio.CancelledError:  # nothing is around this to be told of it
-            await answer.refuse(Refusal(503, "ending", "the server ends; ask again when it is back"))
+            await answer.refuse(ending())
         except Exception as error:
             _note(error)
             await answer.refuse(Refusal(500, "failed", "the server failed at this; its log says where"))
         route = getattr(scope.get("route"), "path", UNKNOWN)
-        self._measures.answered(route, answer.status, time.perf_counter() - start_s)
+        self._service.measures.answered(route, answer.status, time.perf_counter() - start_s)
 
     def _admitted(self, scope: Scope, answer: "_Answer") -> App:
         """What answers: the routes, or the page that asks for the token. Refusal for who may not ask."""
@@ -214,8 +214,8 @@ class _Body:
 class _Answer:
     """What goes back, with the headers that every answer has."""
 
-    def __init__(self, scope: Scope, send: Send, settings: Settings) -> None:
-        self._scope, self._send, self._settings = scope, send, settings
+    def __init__(self, scope: Scope, send: Send, service: Service) -> None:
+        self._scope, self._send, self._service, self._settings = scope, send, service, service.settings
         self.status = 0  # none was sent yet
         self._is_over = False  # what a route sends now is dropped
         self.cookie: str | None = None
@@ -242,7 +242,7 @@ class _Answer:
     async def refuse(self, refusal: Refusal) -> None:
         if self.status:  # the answer has begun: all that is left is to end it early
             return
-        if self.body is not None and refusal.status in (413, 503):
+        if self.body is not None and refusal.status in (413, 503) and refusal.code != ENDING:
             await self.body.drop_rest()
         body = json.dumps(refusal.record).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
@@ -262,6 +262,8 @@ class _Answer:
             headers["Access-Control-Max-Age"] = f"{PREFLIGHT_S}"
         if self.cookie is not None:
             headers["Set-Cookie"] = self.cookie
+        if self._service.is_ending:  # a client that would ask again on this connection finds it closed
+            headers["Connection"] = "close"
         return headers
 
 

@@ -9,6 +9,7 @@ from xmr.engine.errors import XmrError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError
 RETRY_S = 1  # until a client may ask again
+ENDING = "ending"
 
 Places = Iterable[tuple[Path | str, str]]  # on this machine, and what a client reads instead
 
@@ -36,6 +37,12 @@ class Refusal(Exception):  # noqa: N818, it is an answer
 
 def busy(message: str = "too many questions are waiting; ask again in a second") -> Refusal:
     return Refusal(503, "busy", message, {"Retry-After": str(RETRY_S)})
+
+
+def ending() -> Refusal:
+    """What is not answered by the time that the server waits no longer."""
+    headers = {"Retry-After": str(RETRY_S), "Connection": "close"}
+    return Refusal(503, ENDING, "the server ends; ask again when it is back", headers)
 
 
 def too_slow(answer_s: float) -> Refusal:

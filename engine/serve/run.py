@@ -52,16 +52,26 @@ def run(index_folder: Path, model_folder: Path, settings: Settings, *, ready: Ca
 
 @contextmanager
 def _told_to_end() -> Iterator[None]:
-    """SIGTERM is how a server ends, and no failure: exit code 0. uvicorn sends it again once questions are answered."""
+    """SIGTERM is how a server ends, and no failure: exit code 0. uvicorn sends it again once questions are answered.
+
+    So it ends too when its terminal is closed, unless it was started to outlive it, as by nohup.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(0)
 
-    before = signal.signal(signal.SIGTERM, end)
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    handlers = {signal.SIGTERM: end}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        handlers[signal.SIGHUP] = hang_up
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def bound(settings: Settings) -> socket.socket:

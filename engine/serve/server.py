@@ -5,6 +5,7 @@ Not by ASGI's lifespan, which prints a traceback where the service cannot be ope
 
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -26,6 +27,10 @@ class Server(uvicorn.Server):
             raise
         await super().startup(sockets)
         self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._service.is_ending = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)

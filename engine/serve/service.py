@@ -59,6 +59,7 @@ class Service:
             told=self.measures.batched,
         )
         self._model: Model | None = None
+        self.is_ending = False  # what is answered now are the last answers
         self._trouble = ""  # with the index, that the log has told of
         self._n_looking, self._copies = 0, asyncio.Semaphore(MAX_COPIES)
         self._looker = Bounded("looks", max_waiting=MAX_LOOKING, said=MANY_LOOKS)
