@@ -159,7 +159,7 @@ def test_who_still_sends_when_the_server_ends_is_told_so(finished_world: Path) -
         client = half_sent(port_of(line))
         server.send_signal(signal.SIGTERM)
         client.settimeout(LATE_S)
-        told = client.recv(65536).decode()
+        told = answers(client).decode()
         assert told.startswith("HTTP/1.1 503")
         assert "connection: close" in told.lower()
         assert "retry-after: 1" in told.lower()
@@ -175,7 +175,7 @@ def test_the_last_answer_on_a_connection_says_that_it_is_the_last(finished_world
         server.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         client.sendall(b'{"text":"a dog"}')
-        told = client.recv(65536).decode()
+        told = answers(client).decode()
         assert told.startswith("HTTP/1.1 200")
         assert "connection: close" in told.lower()
         assert server.wait(LATE_S) == 0
