@@ -74,12 +74,15 @@ class Standin:
             return 422, _refusal("no picture can be read; send a whole file", "bad_file")
         self.counts["image"] += 1
         self.version += "+"
-        return 201, {"ids": [100 + len(self.added)]}
+        notes = ["short.wav: cut short, 2.0 of 4.0 s are there"] if b"short" in form else []
+        return 201, {"ids": [100 + len(self.added)], "notes": notes}
 
-    def delete(self, number: int) -> Reply:
-        self.items = [item for item in self.items if item["id"] != number]
+    def delete(self, number: int, *, whole_file: bool) -> Reply:
+        [path] = [item["path"] for item in self.items if item["id"] == number]
+        gone = [item["id"] for item in self.items if item["id"] == number or (whole_file and item["path"] == path)]
+        self.items = [item for item in self.items if item["id"] not in gone]
         self.version += "-"
-        return 200, {"deleted": number}
+        return 200, {"deleted": number, "ids": gone}
 
 
 def _refusal(message: str, code: str) -> dict[str, Any]:
@@ -166,7 +169,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         if self._is_allowed():
-            self._reply(self.standin.delete(int(self.path.rpartition("/")[2])))
+            path, _, query = self.path.rpartition("/")[2].partition("?")
+            self._reply(self.standin.delete(int(path), whole_file=query == "whole_file=true"))
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 from browsing import Page, give, search, titles, until
-from standin import ATTACK, Standin, picture
+from standin import ATTACK, Standin, picture, tone
 
 
 def test_a_hit_is_searched_by(page: Page, server: Standin) -> None:
@@ -140,20 +140,45 @@ def test_a_file_is_added_to_the_index(page: Page, server: Standin) -> None:
     assert page.text_content("#told") == "1 item added to the index."
     assert len(server.added) == 2
     assert not server.asked
+    give(page, "drop", ("short.wav", "audio/wav", tone()), onto="#add")
+    page.wait_for_selector("#alert:has-text('short.wav: cut short, 2.0 of 4.0 s are there.')")
 
 
 def test_a_hit_is_deleted_when_the_reader_confirms(page: Page, server: Standin) -> None:
     server.is_writable = True
     page.goto("/?q=red")
     page.click("summary:has-text('Details') >> nth=0")
-    for answer in ("Keep it", "Delete"):
+    for answer in ("", "item"):
         page.click("[aria-label='Delete holiday/red.jpg from the index']")
         assert len(server.items) == 6
-        page.click(f"#deleting button:has-text('{answer}')")
+        assert page.is_hidden("#deleting-file")  # it has no other items
+        page.click(f"#deleting button[value='{answer}']")
     page.wait_for_selector("#told:has-text('holiday/red.jpg is deleted')")
     assert [item["id"] for item in server.items] == [2, 3, 4, 5, 6]
     assert titles(page)[0] == "tone.wav"
     assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("2: sound")
+
+
+def test_a_moment_is_deleted_alone_or_with_all_of_its_file(page: Page, server: Standin) -> None:
+    [moment] = [item for item in server.items if item["id"] == 4]
+    server.items += [moment | {"id": 10, "start_s": 5.0, "end_s": 6.0}, moment | {"id": 11, "start_s": 8.0, "end_s": 9}]
+    server.items += [moment | {"id": 12, "path": "cap.txt", "modality": "text", "start_s": None, "line": 2}]
+    server.is_writable = True
+    page.goto("/?q=red")
+    for item, name, answer, gone in (
+        (4, "the image from 0:02 to 0:03 of clip.webm", "item", "the image from 0:02 to 0:03 of clip.webm"),
+        (12, "line 2 of cap.txt", "item", "line 2 of cap.txt"),
+        (10, "the image from 0:05 to 0:06 of clip.webm", "file", "clip.webm"),
+    ):
+        page.click(f"[data-item='{item}'] summary:has-text('Details')")
+        page.click(f"[aria-label='Delete {name} from the index']")
+        assert page.text_content("#deleting-what") == f"Delete {name} from the index?"
+        page.click(f"#deleting button[value='{answer}']")
+        until(page, f"document.getElementById('told').textContent === '{gone} is deleted from the index.'")
+        assert page.locator(f"[data-item='{item}']").count() == 0
+    assert [item["id"] for item in server.items] == [1, 2, 3, 5, 6]
+    assert page.locator(".card").count() == 5
+    assert page.evaluate("document.activeElement.dataset.item") == "6"
 
 
 def test_a_hit_is_shown_large_and_the_next_by_keys(page: Page, server: Standin) -> None:

@@ -136,7 +136,7 @@ def test_files_are_added_and_deleted(browser: Any, world: Path) -> None:
         first = opened.get_attribute(".card >> nth=0", "aria-label")
         opened.click(".card summary >> nth=0")
         opened.click(".card .bad >> nth=0")
-        opened.click("#deleting button[value=delete]")
+        opened.click("#deleting button[value=item]")
         opened.wait_for_selector("#told:has-text('is deleted')")
         opened.reload()
         opened.wait_for_selector("#state:has-text('This search was by a picture')")

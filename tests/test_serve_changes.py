@@ -2,6 +2,8 @@
 
 import errno
 import fcntl
+import http.client
+import json
 import os
 import shutil
 import threading
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run_xmr
-from serving import TestClient, client_of
+from serving import LATE_S, TestClient, app_of, asked, client_of, listening, until
 
 from xmr.engine.serve import changes
 
@@ -157,3 +159,83 @@ def test_what_a_crash_left_is_taken_over(client: TestClient, world: Path, monkey
     (kept.parent / f".{kept.name}.123").write_bytes(b"half")
     assert add(client, picture(world, 6))[0] == 201
     assert list(kept.parent.iterdir()) == [kept]
+
+
+def caption(*lines: str) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def test_what_was_deleted_of_a_file_comes_with_it_again(client: TestClient, world: Path) -> None:
+    content = caption("a dog barks", "a bell rings", "rain falls")
+    _, told = add(client, content, "three.txt")
+    first: list[int] = told["ids"]  # type: ignore[assignment]
+    assert add(client, content, "three.txt") == (201, {"ids": first, "notes": []})
+    assert client.delete(f"/v1/items/{first[1]}").json() == {"deleted": first[1], "ids": [first[1]]}
+    _, told = add(client, content, "three.txt")
+    lines = [client.get(f"/v1/items/{item}").json()["line"] for item in told["ids"]]  # type: ignore[attr-defined]
+    assert lines == [1, 2, 3]
+    assert add(client, content, "three.txt")[1]["ids"] == told["ids"]
+    assert run_xmr("verify", cwd=world).returncode == 0
+
+
+def test_a_file_is_deleted_with_all_of_its_items(client: TestClient, world: Path) -> None:
+    before = uploads(world)
+    _, told = add(client, caption("a dog", "a red bell", "the rain"), "whole.txt")
+    ids: list[int] = told["ids"]  # type: ignore[assignment]
+    gone = client.delete(f"/v1/items/{ids[2]}", params={"whole_file": "true"})
+    assert gone.json() == {"deleted": ids[2], "ids": ids}
+    assert {client.get(f"/v1/items/{item}").status_code for item in ids} == {404}
+    assert uploads(world) == before
+    assert client.delete(f"/v1/items/{ids[0]}", params={"whole_file": "perhaps"}).status_code == 422
+
+
+def test_what_was_left_out_of_a_file_is_told(client: TestClient) -> None:
+    status, told = add(client, b"a dog barks\nqqqqxxx zzzzyyy\n", "odd.txt")
+    assert status == 201
+    assert len(told["ids"]) == 1  # type: ignore[arg-type]
+    [note] = told["notes"]  # type: ignore[misc]
+    assert note.startswith("odd.txt: 1 "), note
+
+
+def test_a_change_waits_no_longer_for_those_before_it(
+    client: TestClient, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a client waits for another process counts from its request, however many changes wait before its own."""
+    tries: list[object] = []
+    look = changes.scan
+    monkeypatch.setattr(changes, "scan", lambda *arguments: tries.append(arguments) or look(*arguments))
+    monkeypatch.setattr(changes, "LOCK_S", (n_tries := 20) * changes.LOCK_AGAIN_S)
+    with (world / ".xmr" / "index" / "writer.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with ThreadPoolExecutor(6) as clients:
+            answered = list(clients.map(lambda number: add(client, picture(world, 300 + number)), range(6)))
+    assert {status for status, _ in answered} == {503}
+    assert len(tries) < 2 * n_tries  # six times as many, if each waited anew
+
+
+def sent(port: int, content: bytes) -> http.client.HTTPConnection:
+    """A request to add a text, whose answer nobody has read."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LATE_S)
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    connection.request("POST", "/v1/items", head + content + b"\r\n--x--\r\n", kind)
+    return connection
+
+
+def test_a_change_whose_client_has_gone_is_not_made(world: Path) -> None:
+    app = app_of(world, writable=True)
+    with listening(app) as port, (world / ".xmr" / "index" / "writer.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with ThreadPoolExecutor(1) as other:
+            first = other.submit(lambda: sent(port, caption("a dog stays")).getresponse().status)
+            until(lambda: app.state.service.changes.n_waiting == 1, "the first change is under way")
+            leaving = sent(port, caption("a dog leaves"))
+            until(lambda: app.state.service.changes.n_waiting == 2, "the second one waits")
+            leaving.close()
+            until(lambda: app.state.service.changes.n_waiting == 1, "nobody waits for the second one")
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert first.result() == 201
+        found = asked(port, "/v1/search", {"text": "a dog leaves", "to": ["text"], "k": 1000})[1]
+    texts = [hit["text"] for hit in json.loads(found)["hits"]]
+    assert "a dog stays" in texts
+    assert "a dog leaves" not in texts

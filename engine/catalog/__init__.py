@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xmr.engine.catalog.connection import BUSY_S, connect, stamp_of, told_of
-from xmr.engine.catalog.tables import SCHEMA, File, Found, Item, Segment, SegmentFile
+from xmr.engine.catalog.tables import SCHEMA, THINNED, File, Found, Item, Segment, SegmentFile
 from xmr.engine.errors import UnreadableError, XmrError
 
 __all__ = ["Catalog", "File", "Found", "Item", "Segment", "SegmentFile"]
@@ -218,6 +218,11 @@ class Catalog:
         """The files that were noted as missing."""
         return {path for (path,) in self._query("SELECT path FROM files WHERE missing")}
 
+    def thinned(self) -> set[str]:
+        """The files of which some items were deleted, and not all."""
+        self.connection.execute(THINNED)
+        return {path for (path,) in self._query("SELECT path FROM files JOIN thinned ON thinned.file = files.id")}
+
     def next_segment(self) -> int:
         """A number that no segment of this catalog has had."""
         return int(self._query("SELECT value FROM meta WHERE key = 'next_segment'")[0][0])
@@ -302,6 +307,9 @@ class Catalog:
         execute("INSERT OR IGNORE INTO emptied SELECT file FROM items WHERE id IN chosen")
         n_items = execute("DELETE FROM items WHERE id IN chosen").rowcount
         execute("DELETE FROM files WHERE id IN emptied AND id NOT IN (SELECT file FROM items WHERE file IN emptied)")
+        execute(THINNED)
+        execute("INSERT OR IGNORE INTO thinned SELECT id FROM files WHERE id IN emptied")
+        execute("DELETE FROM thinned WHERE file NOT IN (SELECT id FROM files)")
         return int(n_items)
 
     def faults(self) -> list[str]:

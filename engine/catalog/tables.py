@@ -25,6 +25,7 @@ CREATE TABLE segment_files (
 CREATE TABLE skipped (path TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE keys (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
+THINNED = "CREATE TABLE IF NOT EXISTS thinned (file INTEGER PRIMARY KEY)"  # which older indexes lack until it is needed
 
 
 class Segment(NamedTuple):

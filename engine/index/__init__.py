@@ -75,12 +75,14 @@ class Index(Reader):
         workers: int = 0,
         batch_size: int = BATCH_SIZE,
         prune: bool = False,
+        whole: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
         stages: "Stages | None" = None,
     ) -> AddSummary:
         """Embed the new and changed files of a scan; note those that have vanished, or with `prune` take them out.
 
-        A file that was only renamed keeps its embeddings. While a segment is written, the next files are decoded and
+        A file that was only renamed keeps its embeddings, and what was deleted of one that has not changed stays so,
+        unless `whole`: then the file is embedded again. While a segment is written, the next files are decoded and
         embedded; `stages` tells what took how long. Interrupted, it keeps what was committed; the next run goes on from
         there. Files are decoded in processes of their own, so a script that calls this needs the usual `if __name__ ==
         "__main__":`.
@@ -93,7 +95,7 @@ class Index(Reader):
         summary.errors = {str(path): reason for path, reason in corpus.unreadable.items()}
         with self._writing():
             self._writer.mend_codes()
-            fresh = compare(self._catalog, corpus, summary, prune=prune)
+            fresh = compare(self._catalog, corpus, summary, prune=prune, whole=whole)
             results = embed_files(
                 model, fresh, workers=workers, batch_size=batch_size, stages=stages, reading=self.reading
             )

@@ -9,14 +9,20 @@ from xmr.engine.corpus import CorpusFile, Scan
 from xmr.engine.index.writer import AddSummary, catalog_file
 
 
-def compare(catalog: Catalog, corpus: Scan, summary: AddSummary, *, prune: bool) -> list[CorpusFile]:
-    """Bring the catalog up to date as far as that needs no embedding, and count; the files that are to be embedded."""
+def compare(
+    catalog: Catalog, corpus: Scan, summary: AddSummary, *, prune: bool, whole: bool = False
+) -> list[CorpusFile]:
+    """Bring the catalog up to date as far as that needs no embedding, and count; the files that are to be embedded.
+
+    `whole`: among them those of which items were deleted.
+    """
     known, missing = catalog.files(), catalog.missing()
+    thinned = catalog.thinned() if whole else set()
     fresh: list[CorpusFile] = []
     with catalog.transaction():
         for file in corpus.files:
             path = str(file.path)
-            if _is_held(catalog, known.get(path), file, is_missing=path in missing):
+            if path not in thinned and _is_held(catalog, known.get(path), file, is_missing=path in missing):
                 summary.n_unchanged += 1
             else:
                 fresh.append(file)

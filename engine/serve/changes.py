@@ -9,13 +9,14 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from xmr.engine.corpus import scan
 from xmr.engine.files import make_folder, write_whole
-from xmr.engine.index import Index
+from xmr.engine.index import AddSummary, Index
 from xmr.engine.index.lock import Locked
 from xmr.engine.media import media_of
 from xmr.engine.model import Model
@@ -32,6 +33,14 @@ LOCK_AGAIN_S = 0.1
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What an added file gave: ids of its items, and what was left out of them."""
+
+    ids: list[int]
+    notes: list[str]
+
+
 class Changes:
     """The one that writes."""
 
@@ -41,12 +50,18 @@ class Changes:
         said = "too many changes are waiting; ask again in a second"
         self._thread = Bounded("writes", max_waiting=MAX_WAITING, said=said)
 
-    async def add(self, upload: Upload, name: str) -> list[int]:
-        """Ids of the items of a file, which is kept under a name; XmrError where nothing in it can be embedded."""
-        return await self._thread.run(partial(self._changed, partial(self._add, upload, name)))
+    async def add(self, upload: Upload, name: str) -> Taken:
+        """What a file, which is kept under a name, gave; XmrError where nothing in it can be embedded."""
+        return await self._thread.run(partial(self._changed, partial(self._add, upload, name, _deadline_s())))
 
-    async def delete(self, item: int) -> None:
-        await self._thread.run(partial(self._changed, partial(self._delete, item)))
+    async def delete(self, item: int, *, whole_file: bool = False) -> list[int]:
+        """Ids of what is gone: the item, or all of its file."""
+        return await self._thread.run(partial(self._changed, partial(self._delete, item, whole_file, _deadline_s())))
+
+    @property
+    def n_waiting(self) -> int:
+        """For a change, with the one that is being made."""
+        return self._thread.n_waiting
 
     async def close(self) -> None:
         await self._thread.close()
@@ -64,11 +79,15 @@ class Changes:
                 raise
             raise disk_full() from None
 
-    def _add(self, upload: Upload, name: str, index: Index) -> list[int]:
+    def _add(self, upload: Upload, name: str, until_s: float, index: Index) -> Taken:
         model = self._model()
         path = self._kept(upload, name)
+
+        def write() -> AddSummary:
+            return index.add(scan([path], media_of(model.modalities)), model, workers=1, whole=True)
+
         try:
-            summary = _patiently(lambda: index.add(scan([path], media_of(model.modalities)), model, workers=1))
+            summary = _patiently(write, until_s)
             if not (ids := index.items_of(str(path))):
                 said = next(iter(summary.errors.values()), "nothing in it that the model can embed")
                 raise Refusal(422, "bad_file", f"the file cannot be added: {said.replace(str(path), path.name)}")
@@ -76,7 +95,7 @@ class Changes:
             if not index.items_of(str(path)):
                 self._remove(path)
             raise
-        return ids
+        return Taken(ids, [note.replace(str(path), path.name) for note in summary.notes])
 
     def _kept(self, upload: Upload, name: str) -> Path:
         """The file on disk, whole; what an interrupted upload of it left goes."""
@@ -101,15 +120,17 @@ class Changes:
         with suppress(OSError):
             path.parent.rmdir()
 
-    def _delete(self, item: int, index: Index) -> None:
+    def _delete(self, item: int, whole_file: bool, until_s: float, index: Index) -> list[int]:
         """With the last item of an uploaded file goes the file."""
         file = index.files_of([item]).get(item)
         if file is None:
             raise no_item(item)
-        _patiently(lambda: index.delete([item]))
+        ids = index.items_of(file.path) if whole_file else [item]
+        _patiently(lambda: index.delete(ids), until_s)
         path = Path(file.path)
         if path.parent.parent == self.folder.resolve() and not index.items_of(file.path):
             self._remove(path)
+        return ids
 
 
 def plain_stem(name: str) -> str:
@@ -119,9 +140,13 @@ def plain_stem(name: str) -> str:
     return kept.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip(" .") or "upload"
 
 
-def _patiently(write: Callable[[], T]) -> T:
+def _deadline_s() -> float:
+    """For a change that is asked for now, whatever it waits for."""
+    return time.monotonic() + LOCK_S
+
+
+def _patiently(write: Callable[[], T], until_s: float) -> T:
     """Refusal where another process writes for longer than a client waits."""
-    until_s = time.monotonic() + LOCK_S
     while True:
         try:
             return write()

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
@@ -42,6 +43,8 @@ TYPES = {
 # fmt: on
 MAX_LINES = 10_000  # of a text that is added: each is an item, and others wait for the last of them
 PLAIN = "text/plain; charset=utf-8"  # nothing of a corpus is ever shown as a page
+
+T = TypeVar("T")
 
 
 @router.get("/v1/items/{item:int}", response_model=Hit)
@@ -127,21 +130,29 @@ async def add(request: Request, service: Served) -> dict[str, Any]:
     content, name, mime = await file_in(request)
     if content.count(b"\n") > MAX_LINES and _kind(name, mime) == "text":
         raise Refusal(422, "too_many", f"a file of more than {MAX_LINES:,} lines found; index it with `xmr index`")
-    try:
-        return {"ids": await service.changes.add(of_file(_kind(name, mime), content, name, mime), name)}
-    except XmrError as error:
-        raise service.mistake(error) from None
+    change = service.changes.add(of_file(_kind(name, mime), content, name, mime), name)
+    return asdict(await _changed(request, service, change))
 
 
 @router.delete("/v1/items/{item:int}", response_model=Deleted)
-async def delete(item: Id, service: Served) -> dict[str, Any]:
+async def delete(
+    item: Id,
+    request: Request,
+    service: Served,
+    whole_file: Annotated[bool, Query(description="true or false: with all other items of its file")] = False,
+) -> dict[str, Any]:
     """Take an item out of the index; only where the server may write."""
     _check_writable(service)
+    change = service.changes.delete(item, whole_file=whole_file)
+    return {"deleted": item, "ids": await _changed(request, service, change)}
+
+
+async def _changed(request: Request, service: Service, change: Coroutine[Any, Any, T]) -> T:
+    """What it gives, however long it takes; one whose turn comes when its client has gone is not made."""
     try:
-        await service.changes.delete(item)
+        return await while_waited(request, change, is_limited=False)
     except XmrError as error:
         raise service.mistake(error) from None
-    return {"deleted": item}
 
 
 def _kind(name: str, mime: str | None) -> str:

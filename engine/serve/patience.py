@@ -1,6 +1,7 @@
 """Clients that wait for an answer: what is done for one that goes away, or would wait too long, is given up."""
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -15,9 +16,9 @@ SOON_S = 0.05  # that an answer may take before it is worth looking whether some
 T = TypeVar("T")
 
 
-async def while_waited(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives. The body of the request has been read."""
-    answer_s = service_of(request).settings.answer_s
+async def while_waited(request: Request, work: Coroutine[Any, Any, T], *, is_limited: bool = True) -> T:
+    """What `work` gives. The body of the request has been read; not `is_limited`: the client says how long it waits."""
+    answer_s = service_of(request).settings.answer_s if is_limited else math.inf
     working = asyncio.ensure_future(work)
     try:
         await asyncio.wait({working}, timeout=min(SOON_S, answer_s))
@@ -33,7 +34,8 @@ async def _first(working: "asyncio.Future[Any]", request: Request, answer_s: flo
     """Until it is done; Refusal where the client goes first, or the time is over."""
     gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({working, gone}, timeout=answer_s, return_when=asyncio.FIRST_COMPLETED)
+        limit_s = None if math.isinf(answer_s) else answer_s
+        await asyncio.wait({working, gone}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return
         if gone.done():

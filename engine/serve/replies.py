@@ -154,15 +154,17 @@ class WhenInSound(BaseModel):
 class Added(BaseModel):
     """The items of the file."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"ids": [58]}})
+    model_config = ConfigDict(json_schema_extra={"example": {"ids": [58], "notes": []}})
     ids: list[int]
+    notes: list[str] = Field(description="What was left out of the file, a sentence each.")
 
 
 class Deleted(BaseModel):
-    """The item that is gone."""
+    """What is gone."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"deleted": 17}})
-    deleted: int
+    model_config = ConfigDict(json_schema_extra={"example": {"deleted": 17, "ids": [17]}})
+    deleted: int = Field(description="The item that was asked for.")
+    ids: list[int] = Field(description="Of all items that went, with `whole_file` those of the file.")
 
 
 class Alive(BaseModel):

@@ -6,6 +6,7 @@ import { stop } from "./playing.js";
 import { toAddress } from "./question.js";
 import { Sound } from "./sound.js";
 import { openLink, smallView } from "./view.js";
+import { itemName } from "./writing.js";
 
 /**
  * @typedef {import("./server.js").Hit} Hit
@@ -111,7 +112,14 @@ function card(hit, page, ways, enlarge) {
   /** @type {HTMLElement} */
   const made = make(
     "div",
-    { class: "card", role: "group", tabindex: "-1", "aria-label": spoken(hit), "aria-keyshortcuts": "Enter Space W L" },
+    {
+      class: "card",
+      role: "group",
+      tabindex: "-1",
+      "data-item": hit.id,
+      "aria-label": spoken(hit),
+      "aria-keyshortcuts": "Enter Space W L",
+    },
     view,
     facts(hit, ways, look?.found),
     actions(hit, ways, look?.button, enlarge, remove),
@@ -187,7 +195,7 @@ function details(hit, remove) {
     make("dt", {}, shown(name)),
     make("dd", { dir: "auto" }, shown(typeof value === "string" ? value : JSON.stringify(value))),
   ]);
-  const label = `Delete ${shown(hit.path)} from the index`;
+  const label = `Delete ${itemName(hit)} from the index`;
   return make(
     "details",
     { name: "details" },

@@ -9,6 +9,7 @@
  * @property {string} path relative to its corpus
  * @property {number | null} start_s
  * @property {number | null} end_s
+ * @property {number | null} [line] of a text or table, counted from 1
  * @property {string | null} text
  * @property {number} id
  * @property {Record<string, unknown> | null} [metadata]
@@ -84,16 +85,21 @@ export function where(id, asked) {
   return isShort ? call(`${path}?${new URLSearchParams({ [name]: contents[0] })}`) : post(path, asked);
 }
 
-/** Take a file into the index. @param {File} file @returns {Promise<{ids: number[]}>} */
+/** Take a file into the index. @param {File} file @returns {Promise<{ids: number[], notes?: string[]}>} */
 export function addItem(file) {
   const form = new FormData();
   form.append("file", file);
   return call("/v1/items", { method: "POST", body: form }, UPLOAD_S);
 }
 
-/** Take an item out of the index. @param {number} id */
-export function deleteItem(id) {
-  return call(`/v1/items/${id}`, { method: "DELETE" });
+/**
+ * Take an item out of the index, or with it all of its file.
+ * @param {number} id
+ * @param {boolean} isWholeFile
+ * @returns {Promise<{deleted: number, ids?: number[]}>}
+ */
+export function deleteItem(id, isWholeFile) {
+  return call(`/v1/items/${id}${isWholeFile ? "?whole_file=true" : ""}`, { method: "DELETE" });
 }
 
 /** @param {string} path @returns {Promise<{peaks: (number | number[])[], duration_s: number}>} */

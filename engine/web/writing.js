@@ -1,5 +1,5 @@
 /** Adding files to the index and deleting items from it, where the server may write. */
-import { make, shown, the } from "./element.js";
+import { clock, make, shown, the } from "./element.js";
 import { addItem, deleteItem } from "./server.js";
 import { alarm, tell } from "./states.js";
 
@@ -29,21 +29,23 @@ export function watch(changed) {
 /** One after the other, since the index is written by one. @param {File[]} files @param {() => void} changed */
 async function add(files, changed) {
   const button = the("add");
-  const refusals = [];
+  const said = [];
   let nItems = 0;
   alarm("");
   button.setAttribute("aria-busy", "true");
   for (const [place, file] of files.entries()) {
     tell(`Adding ${shown(file.name)} (${place + 1} of ${files.length}) …`);
     try {
-      nItems += (await addItem(file)).ids.length;
+      const { ids, notes } = await addItem(file);
+      nItems += ids.length;
+      said.push(...(notes ?? []).map((note) => `${shown(note)}.`));
     } catch (error) {
-      refusals.push(`${shown(file.name)}: ${error instanceof Error ? error.message : error}`);
+      said.push(`${shown(file.name)}: ${error instanceof Error ? error.message : error}`);
     }
   }
   button.removeAttribute("aria-busy");
   tell(`${nItems} item${nItems === 1 ? "" : "s"} added to the index.`);
-  if (refusals.length) alarm(refusals.join(" "));
+  if (said.length) alarm(said.join(" "));
   if (nItems) changed();
 }
 
@@ -54,28 +56,48 @@ async function add(files, changed) {
  * @param {() => void} changed the index
  */
 export async function remove(hit, card, changed) {
-  if (!(await isConfirmed(shown(hit.path)))) return;
+  const answer = await confirmed(hit);
+  if (!answer) return;
+  const isWholeFile = answer === "file";
+  let gone;
   try {
-    await deleteItem(hit.id);
+    gone = await deleteItem(hit.id, isWholeFile);
   } catch (error) {
     alarm(error instanceof Error ? error.message : String(error));
     return;
   }
+  const ids = new Set((gone.ids ?? [hit.id]).map(String));
   const cards = [...the("hits").querySelectorAll(".card")];
-  const next = cards[cards.indexOf(card) + 1] ?? cards[cards.indexOf(card) - 1];
-  card.parentElement?.remove();
+  const staying = cards.filter((one) => !ids.has(one.dataset.item));
+  const next = staying.find((one) => cards.indexOf(one) > cards.indexOf(card)) ?? staying.at(-1);
+  for (const one of cards) if (ids.has(one.dataset.item)) one.parentElement?.remove();
   (next ?? the("words")).focus();
-  tell(`${shown(hit.path)} is deleted from the index.`);
+  tell(`${isWholeFile ? shown(hit.path) : itemName(hit)} is deleted from the index.`);
   changed();
 }
 
-/** @param {string} name @returns {Promise<boolean>} */
-function isConfirmed(name) {
+/** An item by its file, and by its place there where that holds others too. @param {Hit} hit */
+export function itemName(hit) {
+  return [placeOf(hit), shown(hit.path)].filter(Boolean).join(" of ");
+}
+
+/** @param {Hit} hit */
+function placeOf(hit) {
+  if (hit.line) return `line ${hit.line}`;
+  if (hit.start_s === null) return "";
+  const end = hit.end_s === null ? "" : ` to ${clock(hit.end_s)}`;
+  return `the ${hit.modality} from ${clock(hit.start_s)}${end}`;
+}
+
+/** @param {Hit} hit @returns {Promise<string>} "item", "file" or, to keep it, "" */
+function confirmed(hit) {
   const dialog = the("deleting");
-  the("deleting-what").replaceChildren("Delete ", make("bdi", {}, name), " from the index?");
+  const isPart = placeOf(hit) !== "";
+  the("deleting-what").replaceChildren("Delete ", make("bdi", {}, itemName(hit)), " from the index?");
+  the("deleting-file").hidden = !isPart;
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "delete"), { once: true });
+    dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
   });
 }
