@@ -86,7 +86,11 @@ def test_blocks_may_mix_modalities_and_files_may_span_blocks(index: Index) -> No
     second = Block(unit_rows(2, 1), [Entry("/v.mp4", "image"), Entry("/a.txt", "text", line=2)])
     assert index.append([first, second]).n_embedded == 2
     assert index.counts() == {"image": 2, "sound": 1, "text": 2}
-    assert len(index.items_of("/v.mp4")) == 3
+    items = index.items_of("/v.mp4")
+    assert len(items) == 3
+    assert {file.medium for file in index.files_of(items).values()} == {"video"}  # whatever is seen or heard in it
+    [nameless] = [index.append([block(["no-ending"], modality="sound")]) and index.items_of("no-ending")]
+    assert index.files_of(nameless)[nameless[0]].medium == "audio"
 
 
 def test_rows_given_again_take_the_place_of_those_before(index: Index) -> None:

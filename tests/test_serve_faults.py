@@ -70,9 +70,11 @@ def test_an_index_of_another_model_is_told_by_both_names(client: TestClient, wor
         catalog.execute("UPDATE meta SET value = '00000000' WHERE key = 'fingerprint'")
     index.rename(index.with_name("away"))
     other.rename(index)
-    for answered in (client.post("/v1/search", json=ASKED), client.get("/readyz"), client.get("/v1/items/1")):
+    requests = [client.post("/v1/search", json=ASKED), client.get("/readyz"), client.get("/v1/items/1")]
+    for answered in (*requests, client.post("/v1/items", files={"file": ("a.txt", b"a dog")})):
         assert told(answered) == (503, "no_index")
         assert "made with model other-model (00000000)" in answered.json()["error"]["message"]
+        assert "start it again with the other one" in answered.json()["error"]["message"]
 
 
 def test_a_damaged_segment_is_no_clients_mistake(world: Path) -> None:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,22 @@ def test_a_compressed_body_is_not_unpacked() -> None:
 def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
     with web(answering(b"", Content_Length="1000000")) as port, pytest.raises(Refusal, match="more than 1,000 bytes"):
         fetched(port)
+
+
+def test_a_body_that_breaks_off_is_no_file() -> None:
+    with web(answering(b"half", Content_Length="8")) as port, pytest.raises(Refusal, match="broke off before its end"):
+        fetched(port)
+
+
+def test_a_server_that_never_answers_is_given_up_in_time() -> None:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        with suppress(OSError):
+            while True:
+                request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                time.sleep(0.05)
+
+    with web(answer) as port, pytest.raises(Refusal, match="could not be fetched in time"):
+        fetched(port, total_s=0.5)
 
 
 def test_an_answer_that_is_no_file_is_refused() -> None:

@@ -56,12 +56,13 @@ def delete(
         raise UsageError("nothing to delete given; name files or folders, --id or --where")
     opened = Index.open(index or workspace.default_folder("index"))
     n_items = opened.delete(item or (), paths or (), where, dry_run=dry_run)
+    items = "1 item" if n_items == 1 else f"{n_items} items"
     if as_json:
         terminal.print_json([{"n_items": n_items, "dry_run": dry_run, "items": opened.counts()}])
     elif dry_run:
-        print(f"{n_items} items would be deleted")
+        print(f"{items} would be deleted")
     else:
-        print(f"{n_items} items deleted, {len(opened)} are left; `xmr compact` gives their space back")
+        print(f"{items} deleted, {len(opened)} are left; `xmr compact` gives their space back")
 
 
 def verify(

@@ -11,7 +11,10 @@ from xmr.engine.cli.options import DeviceOption, IndexOption, ModelOption, Runti
 from xmr.engine.errors import UsageError, XmrError
 
 TokenFile = Annotated[
-    Path | None, typer.Option(help="File whose first line is the token, which then stands in no list of processes.")
+    Path | None,
+    typer.Option(
+        help="File whose first line, when the server starts, is the token: it then stands in no list of processes."
+    ),
 ]
 
 
@@ -110,18 +113,17 @@ def _token(token: str | None, token_file: Path | None) -> str | None:
         raise UsageError("--token and --token-file given; give one of them")
     if token_file is None:
         return token
-    from xmr.engine.serve.settings import TOKEN_LENGTH, is_token
+    from xmr.engine.serve.settings import fault_of_token
 
     try:
-        lines = token_file.read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise XmrError(f"{token_file}: no token can be read there; write it on the first line, in ASCII") from None
+        lines = token_file.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError as error:
+        raise XmrError(f"{token_file}: {error.strerror}; name a file with the token on its first line") from None
     if not lines or not lines[0].strip():
         raise XmrError(f"{token_file}: empty; write the token on the first line")
     secret = lines[0].strip()
-    if not is_token(secret):
-        said = f"a token of less than {TOKEN_LENGTH} printable characters found; write a longer one on the first line"
-        raise XmrError(f"{token_file}: {said}")
+    if fault := fault_of_token(secret):
+        raise XmrError(f"{token_file}: {fault}")
     return secret
 
 

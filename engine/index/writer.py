@@ -16,7 +16,7 @@ import numpy as np
 from xmr.engine.catalog import Catalog, File, Item, Segment, SegmentFile
 from xmr.engine.corpus import CorpusFile
 from xmr.engine.index.segments import SegmentStore
-from xmr.engine.media import MODALITIES
+from xmr.engine.media import MODALITIES, medium_of
 
 if TYPE_CHECKING:  # a query starts without the pipeline
     from xmr.engine.codes import Floats
@@ -137,6 +137,7 @@ class Writer:
             for path in self._catalog.held(list(paths)):
                 self._catalog.forget(path)
             media = {entry.path: MODALITIES[entry.modality].medium for entry in block.entries}
+            media |= {path: medium for path in paths if (medium := medium_of(Path(path))) is not None}
             files = [File(path, None, media[path], None, 0, 0, 0, "", "{}") for path in paths]
             begun.update(zip(paths, self._catalog.add_files(files), strict=True))
             for modality in dict.fromkeys(entry.modality for entry in block.entries):

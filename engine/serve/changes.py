@@ -16,11 +16,12 @@ from typing import TypeVar
 
 from xmr.engine.corpus import scan
 from xmr.engine.files import make_folder, write_whole
-from xmr.engine.index import AddSummary, Index
+from xmr.engine.index import Index
 from xmr.engine.index.lock import Locked
 from xmr.engine.media import media_of
 from xmr.engine.model import Model
 from xmr.engine.serve.bounded import Bounded
+from xmr.engine.serve.current import check_fits
 from xmr.engine.serve.refusals import FULL, Refusal, busy, disk_full, no_item
 from xmr.engine.serve.uploads import Upload
 
@@ -80,22 +81,20 @@ class Changes:
             raise disk_full() from None
 
     def _add(self, upload: Upload, name: str, until_s: float, index: Index) -> Taken:
-        model = self._model()
+        check_fits(index, model := self._model())
         path = self._kept(upload, name)
-
-        def write() -> AddSummary:
-            return index.add(scan([path], media_of(model.modalities)), model, workers=1, whole=True)
-
         try:
-            summary = _patiently(write, until_s)
+            corpus = scan([path], media_of(model.modalities))
+            summary = _patiently(lambda: index.add(corpus, model, workers=1, whole=True), until_s)
+            notes = [_elsewhere(path, len(corpus.unreadable))] if corpus.unreadable else []
             if not (ids := index.items_of(str(path))):
-                said = next(iter(summary.errors.values()), "nothing in it that the model can embed")
+                said = next(iter([*notes, *summary.errors.values()]), "nothing in it that the model can embed")
                 raise Refusal(422, "bad_file", f"the file cannot be added: {said.replace(str(path), path.name)}")
         except BaseException:
             if not index.items_of(str(path)):
                 self._remove(path)
             raise
-        return Taken(ids, [note.replace(str(path), path.name) for note in summary.notes])
+        return Taken(ids, [note.replace(str(path), path.name) for note in [*notes, *summary.notes]])
 
     def _kept(self, upload: Upload, name: str) -> Path:
         """The file on disk, whole; what an interrupted upload of it left goes."""
@@ -138,6 +137,12 @@ def plain_stem(name: str) -> str:
     stem = PurePosixPath(name.replace("\\", "/")).stem
     kept = "".join(letter for letter in stem if letter.isalnum() or letter in "-_ ()+,.'").strip(" .")
     return kept.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip(" .") or "upload"
+
+
+def _elsewhere(table: Path, n_files: int) -> str:
+    """No file of this machine is taken because an upload names it."""
+    named = "a file that is" if n_files == 1 else f"{n_files} files that are"
+    return f"{table}: it names {named} not taken with it; add what it names too"
 
 
 def _deadline_s() -> float:

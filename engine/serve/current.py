@@ -7,6 +7,17 @@ from xmr.engine.index import CATALOG_NAME, Index
 from xmr.engine.model import Model
 
 
+def check_fits(index: Index, model: Model) -> None:
+    """UnreadableError where the index is one of another model, which is opened when the server starts."""
+    try:
+        index.check_model(model)
+    except XmrError:
+        made_with = f"{index.meta['model']} ({index.meta['fingerprint']})"
+        runs = f"{model.name} ({model.fingerprint}), which it opened when it started"
+        said = f"made with model {made_with}, the server runs {runs}; start it again with the other one"
+        raise UnreadableError(f"{index.folder}: {said}") from None
+
+
 class Current:
     """Of one thread. Changes inside an index are seen by the index itself; here is seen that it is another one."""
 
@@ -21,10 +32,7 @@ class Current:
         if self._index is None or file != self._file:
             self.close()
             self._index, self._file = Index.open(self._folder, below_roots=True), file
-        try:
-            self._index.check_model(model)
-        except XmrError as error:
-            raise UnreadableError(str(error)) from None
+        check_fits(self._index, model)
         return self._index
 
     def close(self) -> None:

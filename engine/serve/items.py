@@ -14,7 +14,7 @@ from fastapi import Path as InPath
 from xmr.engine.catalog import File, Found
 from xmr.engine.errors import XmrError
 from xmr.engine.index import Index
-from xmr.engine.media import Content
+from xmr.engine.media import Content, medium_of
 from xmr.engine.serve import decoding
 from xmr.engine.serve.kept import KEPT, is_held, revalidated
 from xmr.engine.serve.patience import while_waited
@@ -157,9 +157,10 @@ async def _changed(request: Request, service: Service, change: Coroutine[Any, An
 
 def _kind(name: str, mime: str | None) -> str:
     """As what a file that comes without a question is read."""
-    from xmr.engine.media import medium_of
-
-    medium = medium_of(Path(name)) or (mime or "").partition("/")[0]
+    essence = (mime or "").partition(";")[0].strip().lower()
+    medium = medium_of(Path(name))
+    if medium is None and (essence == PLAIN.partition(";")[0] or not essence.startswith("text/")):  # a page is no text
+        medium = essence.partition("/")[0]
     kinds = {"image": "image", "audio": "sound", "video": "video", "text": "text"}
     if medium not in kinds:
         raise Refusal(422, "bad_file", "neither a picture, sound, video nor text by its name; give it its usual ending")

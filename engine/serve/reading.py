@@ -25,6 +25,7 @@ MAX_VALUES = 100_000  # in JSON, which take the reader some tens of milliseconds
 MAX_SHOWN = 40  # characters of what was sent
 WORDS = frozenset({"text", "minus_text", "where"})  # fields of a form that are taken as they are written
 OTHERWISE = {"limit": "k", "top_k": "k", "n": "k", "query": "text", "q": "text", "modality": "to"}
+OTHERWISE |= {"item": "like", "id": "like"}
 
 Files = Mapping[str, Sequence[Upload]]  # by the names of parts
 Shape = TypeVar("Shape", bound=BaseModel)

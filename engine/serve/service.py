@@ -60,7 +60,7 @@ class Service:
         )
         self._model: Model | None = None
         self.is_ending = False  # what is answered now are the last answers
-        self._trouble = ""  # with the index, that the log has told of
+        self._troubles: set[str] = set()  # with the index, that the log has told of
         self._n_looking, self._copies = 0, asyncio.Semaphore(MAX_COPIES)
         self._looker = Bounded("looks", max_waiting=MAX_LOOKING, said=MANY_LOOKS)
         self._fetcher = Bounded("fetches", n_threads=N_FETCHING, max_waiting=MAX_FETCHING, said=MANY_URLS)
@@ -83,7 +83,7 @@ class Service:
         if self.batcher.is_over:
             raise Refusal(503, "failed", "the server answers no questions any more; start it again")
         await self.lookups.check()
-        self._trouble = ""
+        self._troubles.clear()
 
     async def start(self) -> None:
         """XmrError where index and model cannot be opened, or do not fit each other."""
@@ -126,8 +126,8 @@ class Service:
 
     def mistake(self, error: XmrError) -> Refusal:
         """What the engine says, without the folders of this machine; of what only the operator mends the log tells."""
-        if isinstance(error, UnreadableError) and str(error) != self._trouble:
-            self._trouble = str(error)
+        if isinstance(error, UnreadableError) and str(error) not in self._troubles:
+            self._troubles.add(str(error))
             log.error("no question can be answered: %s", error)
         told = no_index if isinstance(error, UnreadableError) else mistake
         # folders of this machine, and what a client reads instead

@@ -9,8 +9,13 @@ LOCALHOST = "localhost"
 TOKEN_LENGTH = 8  # at least
 
 
-def is_token(text: str) -> bool:
-    return text.isascii() and text.isprintable() and len(text) >= TOKEN_LENGTH
+def fault_of_token(text: str) -> str:
+    """What was found, and what to do; empty for a good one."""
+    if not (text.isascii() and text.isprintable()):
+        return "a token with other characters than those of printable ASCII found; use letters and digits"
+    if len(text) < TOKEN_LENGTH:
+        return f"a token of less than {TOKEN_LENGTH} characters found; make a longer one"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class Settings:
     runtime: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.token is not None and not is_token(self.token):
-            raise UsageError(f"a token of less than {TOKEN_LENGTH} printable ASCII characters found; make a longer one")
+        if self.token is not None and (fault := fault_of_token(self.token)):
+            raise UsageError(fault)
         if not self.is_local and self.token is None and not self.insecure:
             raise UsageError(
                 f"--host {self.host!r}: other machines could ask; give them a --token, or pass --insecure to let all in"

@@ -80,7 +80,8 @@ def fetch(
         except TimeoutError:
             raise _refused("the URL could not be fetched in time; send the file itself") from None
         except (OSError, http.client.HTTPException, ssl.SSLError, ValueError):
-            raise _refused("the URL could not be fetched; send the file itself") from None
+            in_time = "" if time.monotonic() < deadline_s else " in time"  # what is cut then fails in some way
+            raise _refused(f"the URL could not be fetched{in_time}; send the file itself") from None
         if isinstance(found, Upload):
             return found
         url = urljoin(url, found)
@@ -168,6 +169,8 @@ def _body(response: http.client.HTTPResponse, max_bytes: int, deadline_s: float)
         part = response.read1(CHUNK_BYTES)
         if not part:
             _left(deadline_s)  # what was cut there has no end
+            if said.isdigit() and n_bytes < int(said):
+                raise _refused("the file behind the URL broke off before its end; ask again, or send the file itself")
             return b"".join(parts)
         n_bytes += len(part)
         if n_bytes > max_bytes:
