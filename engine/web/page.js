@@ -242,7 +242,7 @@ async function recount() {
 async function noticeChange() {
   if (document.visibilityState !== "visible" || !version || !isAsked(question)) return;
   const now = await info().catch(() => known);
-  the("changed").hidden = now.version === undefined || now.version === version;
+  if (now.version !== undefined && now.version !== version) the("changed").hidden = false; // no answer takes it back
 }
 
 function watch() {
