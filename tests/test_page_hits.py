@@ -152,6 +152,7 @@ def test_a_hit_is_deleted_when_the_reader_confirms(page: Page, server: Standin) 
         page.click("[aria-label='Delete holiday/red.jpg from the index']")
         assert len(server.items) == 6
         assert page.is_hidden("#deleting-file")  # it has no other items
+        assert page.text_content("#deleting-item") == "Delete"
         page.click(f"#deleting button[value='{answer}']")
     page.wait_for_selector("#told:has-text('holiday/red.jpg is deleted')")
     assert [item["id"] for item in server.items] == [2, 3, 4, 5, 6]
@@ -173,6 +174,7 @@ def test_a_moment_is_deleted_alone_or_with_all_of_its_file(page: Page, server: S
         page.click(f"[data-item='{item}'] summary:has-text('Details')")
         page.click(f"[aria-label='Delete {name} from the index']")
         assert page.text_content("#deleting-what") == f"Delete {name} from the index?"
+        assert page.text_content("#deleting-item") == "Delete this part"
         page.click(f"#deleting button[value='{answer}']")
         until(page, f"document.getElementById('told').textContent === '{gone} is deleted from the index.'")
         assert page.locator(f"[data-item='{item}']").count() == 0

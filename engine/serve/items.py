@@ -139,7 +139,7 @@ async def delete(
     item: Id,
     request: Request,
     service: Served,
-    whole_file: Annotated[bool, Query(description="true or false: with all other items of its file")] = False,
+    whole_file: Annotated[bool, Query(description="true or false, whether all items of its file go with it")] = False,
 ) -> dict[str, Any]:
     """Take an item out of the index; only where the server may write."""
     _check_writable(service)

@@ -95,6 +95,7 @@ function confirmed(hit) {
   const isPart = placeOf(hit) !== "";
   the("deleting-what").replaceChildren("Delete ", make("bdi", {}, itemName(hit)), " from the index?");
   the("deleting-file").hidden = !isPart;
+  the("deleting-item").textContent = isPart ? "Delete this part" : "Delete";
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
