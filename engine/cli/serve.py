@@ -1,6 +1,7 @@
 """Commands that serve an index: to programs over HTTP, and to a browser as a page."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 from xmr.engine import terminal, workspace
 from xmr.engine.cli.options import DeviceOption, IndexOption, ModelOption, RuntimeOption
 from xmr.engine.errors import UsageError, XmrError
+
+RAN_S = 5.0  # a browser that was closed, or interrupted, after so long was there
 
 TokenFile = Annotated[
     Path | None,
@@ -96,7 +99,8 @@ def _browse(address: str) -> None:
     """In a thread of its own: some browsers keep who started them waiting until they are closed."""
     import webbrowser
 
-    if not webbrowser.open(address):
+    start_s = time.monotonic()
+    if not webbrowser.open(address) and time.monotonic() - start_s < RAN_S:
         terminal.note("no browser found here; open the address in one")
 
 

@@ -13,8 +13,8 @@ T = TypeVar("T")
 class Bounded:
     """`run` from the event loop; `close` waits for what is under way.
 
-    Who gives up waiting gives up its place; what a thread does already it does to its end. `n_waiting`: those whose work
-    waits, or is done.
+    Who gives up waiting gives up its place; what a thread does already it does to its end. `n_waiting`: those
+    whose work waits, or is done.
     """
 
     def __init__(self, name: str, *, n_threads: int = 1, max_waiting: int, said: str) -> None:
