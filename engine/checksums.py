@@ -3,28 +3,28 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from xmr.engine.errors import XmrError
+from xmr.engine.errors import UnreadableError
 from xmr.engine.files import sha256_of
 
 
 def check_there(folder: Path, name: str) -> None:
-    """XmrError for a file that is not in the model folder."""
+    """UnreadableError for a file that is not in the model folder."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise XmrError(f"{folder}: {name} lies outside the model folder; export the model again")
+        raise UnreadableError(f"{folder}: {name} lies outside the model folder; export the model again")
     if not path.is_file():
-        raise XmrError(f"{path}: missing, though config.json names it; export the model again")
+        raise UnreadableError(f"{path}: missing, though config.json names it; export the model again")
 
 
 def check_covered(folder: Path, name: str, sha256: Mapping[str, str]) -> None:
-    """XmrError for a file that config.json gives no checksum of."""
+    """UnreadableError for a file that config.json gives no checksum of."""
     if name not in sha256:
-        raise XmrError(f"{folder}: {name}: used, but has no checksum in config.json; export the model again")
+        raise UnreadableError(f"{folder}: {name}: used, but has no checksum in config.json; export the model again")
 
 
 def check_unchanged(folder: Path, name: str, sha256: Mapping[str, str]) -> None:
-    """XmrError for a file with anything else in it than was exported."""
+    """UnreadableError for a file with anything else in it than was exported."""
     check_covered(folder, name, sha256)
     check_there(folder, name)
     if sha256_of(folder / name) != sha256[name]:
-        raise XmrError(f"{folder / name}: changed since it was exported; export the model again")
+        raise UnreadableError(f"{folder / name}: changed since it was exported; export the model again")

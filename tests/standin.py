@@ -196,7 +196,9 @@ class Handler(BaseHTTPRequestHandler):
             self.standin.looked.append(self.path)
             self._where(number, parse_qs(query))
         else:
-            self._json(next(item for item in self.standin.items if item["id"] == number) | {"rank": 1, "score": 1})
+            item = next(item for item in self.standin.items if item["id"] == number)
+            n_of_file = [other["path"] for other in self.standin.items].count(item["path"])
+            self._json(item | {"rank": 1, "score": 1, "n_of_file": n_of_file})
 
     def _where(self, number: int, query: dict[str, list[str]]) -> None:
         if query.get("text") == ["no maps"]:

@@ -463,7 +463,7 @@ def test_line_numbers_are_those_of_an_editor(tmp_path: Path) -> None:
 def test_lines_without_a_known_word_are_left_out_and_counted(tmp_path: Path) -> None:
     found, notes = lines(tmp_path / "a.txt", b"cat\ndog\nmouse and cat\n")
     assert found == [(2, "dog", [1])]
-    assert notes == [f"{tmp_path / 'a.txt'}: 2 lines left out, none of their words is known to the model"]
+    assert notes == [f"{tmp_path / 'a.txt'}: 2 lines left out, of whose words the model knows none"]
 
 
 def test_bytes_that_are_no_utf8_are_replaced_and_noted(tmp_path: Path) -> None:

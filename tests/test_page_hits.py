@@ -151,6 +151,7 @@ def test_a_hit_is_deleted_when_the_reader_confirms(page: Page, server: Standin) 
     for answer in ("", "item"):
         page.click("[aria-label='Delete holiday/red.jpg from the index']")
         assert len(server.items) == 6
+        page.wait_for_selector("#deleting[open]")
         assert page.is_hidden("#deleting-file")  # it has no other items
         assert page.text_content("#deleting-item") == "Delete"
         page.click(f"#deleting button[value='{answer}']")
@@ -163,7 +164,8 @@ def test_a_hit_is_deleted_when_the_reader_confirms(page: Page, server: Standin) 
 def test_a_moment_is_deleted_alone_or_with_all_of_its_file(page: Page, server: Standin) -> None:
     [moment] = [item for item in server.items if item["id"] == 4]
     server.items += [moment | {"id": 10, "start_s": 5.0, "end_s": 6.0}, moment | {"id": 11, "start_s": 8.0, "end_s": 9}]
-    server.items += [moment | {"id": 12, "path": "cap.txt", "modality": "text", "start_s": None, "line": 2}]
+    lines = moment | {"path": "cap.txt", "modality": "text", "start_s": None}
+    server.items += [lines | {"id": 12, "line": 2}, lines | {"id": 13, "line": 3}]
     server.is_writable = True
     page.goto("/?q=red")
     for item, name, answer, gone in (
@@ -172,15 +174,16 @@ def test_a_moment_is_deleted_alone_or_with_all_of_its_file(page: Page, server: S
         (10, "the image from 0:05 to 0:06 of clip.webm", "file", "clip.webm"),
     ):
         page.click(f"[data-item='{item}'] summary:has-text('Details')")
-        page.click(f"[aria-label='Delete {name} from the index']")
+        page.click(f"[data-item='{item}'] .bad")
+        page.wait_for_selector("#deleting[open]")
         assert page.text_content("#deleting-what") == f"Delete {name} from the index?"
         assert page.text_content("#deleting-item") == "Delete this part"
         page.click(f"#deleting button[value='{answer}']")
         until(page, f"document.getElementById('told').textContent === '{gone} is deleted from the index.'")
         assert page.locator(f"[data-item='{item}']").count() == 0
-    assert [item["id"] for item in server.items] == [1, 2, 3, 5, 6]
-    assert page.locator(".card").count() == 5
-    assert page.evaluate("document.activeElement.dataset.item") == "6"
+    assert [item["id"] for item in server.items] == [1, 2, 3, 5, 6, 13]
+    assert page.locator(".card").count() == 6
+    assert page.evaluate("document.activeElement.dataset.item") == "13"
 
 
 def test_a_hit_is_shown_large_and_the_next_by_keys(page: Page, server: Standin) -> None:

@@ -332,7 +332,8 @@ def test_a_client_that_goes_away_is_not_worked_for() -> None:
     from starlette.requests import Request
 
     from xmr.engine.serve.app import make_app
-    from xmr.engine.serve.patience import GONE, while_waited
+    from xmr.engine.serve.patience import while_waited
+    from xmr.engine.serve.refusals import GONE
 
     async def hang_up() -> dict[str, object]:
         return {"type": "http.disconnect"}

@@ -1,21 +1,29 @@
 """Items that clients add and delete: beside other writers, at once, on a full disk, after a crash."""
 
+import asyncio
 import errno
 import fcntl
+import functools
+import gc
 import http.client
 import json
 import os
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from conftest import run_xmr
 from serving import LATE_S, TestClient, app_of, asked, client_of, listening, until
 
+from xmr.engine.index import Index
+from xmr.engine.index.lock import writer_lock
 from xmr.engine.serve import changes
+from xmr.engine.serve.bounded import Bounded
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +102,7 @@ def test_what_is_no_medium_is_refused_and_not_kept(client: TestClient, world: Pa
 def test_a_page_is_no_text_and_a_table_of_files_no_file(client: TestClient, world: Path) -> None:
     before = uploads(world)
     for name, content, mime, said in (
-        ("page", b"<html>a dog</html>", "text/html", "give it its usual ending"),
+        ("page", b"<html>a dog</html>", "text/html", "with its usual ending"),
         ("table.csv", b"path\n/etc/passwd.jpg\n", "text/csv", "table.csv: it names a file that is not taken with it"),
     ):
         answered = client.post("/v1/items", files={"file": (name, content, mime)})
@@ -190,6 +198,7 @@ def test_what_was_deleted_of_a_file_comes_with_it_again(client: TestClient, worl
     _, told = add(client, content, "three.txt")
     lines = [client.get(f"/v1/items/{item}").json()["line"] for item in told["ids"]]  # type: ignore[attr-defined]
     assert lines == [1, 2, 3]
+    assert client.get(f"/v1/items/{told['ids'][0]}").json()["n_of_file"] == 3  # type: ignore[index]
     assert add(client, content, "three.txt")[1]["ids"] == told["ids"]
     assert run_xmr("verify", cwd=world).returncode == 0
 
@@ -236,6 +245,76 @@ def sent(port: int, content: bytes) -> http.client.HTTPConnection:
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
     connection.request("POST", "/v1/items", head + content + b"\r\n--x--\r\n", kind)
     return connection
+
+
+def test_a_file_that_was_thinned_elsewhere_comes_whole(client: TestClient, world: Path) -> None:
+    content = caption("a dog barks", "a bell rings", "a dog in the rain")
+    (moved := world / "corpus" / "moved.txt").write_bytes(content)
+    assert run_xmr("index", "corpus", cwd=world).returncode == 0
+    body = {"text": "a bell rings", "to": ["text"], "where": "path LIKE '%moved.txt' AND line = 2"}
+    [hit] = client.post("/v1/search", json=body).json()["hits"]
+    assert client.delete(f"/v1/items/{hit['id']}").status_code == 200
+    moved.unlink()
+    assert len(add(client, content, "moved.txt")[1]["ids"]) == 3  # type: ignore[arg-type]
+
+
+def test_an_item_that_goes_while_its_deletion_waits_is_not_there(client: TestClient, world: Path) -> None:
+    _, told = add(client, caption("a dog", "a bell"), "going.txt")
+    [first, second] = told["ids"]  # type: ignore[misc]
+    changes_of = client.app.state.service.changes  # type: ignore[attr-defined]
+    with closing(Index.open(world / ".xmr" / "index")) as index, ThreadPoolExecutor(2) as others:
+        with writer_lock(index.folder):
+            waiting = [
+                others.submit(client.delete, f"/v1/items/{item}", params={"whole_file": item == second})
+                for item in (first, second)
+            ]
+            until(lambda: changes_of.n_waiting == 2, "both wait")
+            with index._catalog.transaction():
+                index._catalog.delete([first])
+        gone, rest = (answered.result() for answered in waiting)
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "no_item")
+    assert rest.json() == {"deleted": second, "ids": [second]}
+
+
+def test_what_clients_that_left_had_sent_is_let_go_of(world: Path) -> None:
+    class Sent:
+        """Stands for an upload of many bytes."""
+
+    async def leave(one: Bounded) -> "weakref.ref[Sent]":
+        content = Sent()
+        waiting = asyncio.ensure_future(one.run(functools.partial(print, content)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        return weakref.ref(content)
+
+    async def work() -> None:
+        one, busy = Bounded("test", max_waiting=2, said=""), threading.Event()
+        first = asyncio.ensure_future(one.run(busy.wait))
+        await asyncio.sleep(0)
+        left = [await leave(one) for _ in range(5)]  # more than may wait, one after the other
+        gc.collect()
+        assert [content() for content in left] == [None] * 5
+        busy.set()
+        await first
+        await one.close()
+
+    asyncio.run(work())
+
+
+def test_the_first_change_in_line_is_not_made_either_when_its_client_has_gone(world: Path) -> None:
+    app = app_of(world, writable=True)
+    with listening(app) as port, (world / ".xmr" / "index" / "writer.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = uploads(world)
+        leaving = sent(port, caption("a dog in the rain leaves"))
+        until(lambda: len(uploads(world)) == len(before) + 1, "the change is under way")
+        leaving.close()
+        until(lambda: uploads(world) == before, "it is given up")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        body = {"text": "a dog", "to": ["text"], "k": 1000}
+        texts = [hit["text"] for hit in json.loads(asked(port, "/v1/search", body)[1])["hits"]]
+    assert "a dog in the rain leaves" not in texts
 
 
 def test_a_change_whose_client_has_gone_is_not_made(world: Path) -> None:

@@ -71,10 +71,21 @@ def test_an_index_of_another_model_is_told_by_both_names(client: TestClient, wor
     index.rename(index.with_name("away"))
     other.rename(index)
     requests = [client.post("/v1/search", json=ASKED), client.get("/readyz"), client.get("/v1/items/1")]
-    for answered in (*requests, client.post("/v1/items", files={"file": ("a.txt", b"a dog")})):
+    requests += [client.post("/v1/items", files={"file": ("a.txt", b"a dog")}), client.delete("/v1/items/1")]
+    for answered in requests:
         assert told(answered) == (503, "no_index")
         assert "made with model other-model (00000000)" in answered.json()["error"]["message"]
-        assert "start it again with the other one" in answered.json()["error"]["message"]
+        assert "start the server again" in answered.json()["error"]["message"]
+
+
+def test_a_model_that_is_replaced_while_it_is_served_answers_on(client: TestClient, world: Path) -> None:
+    for network in (world / ".xmr" / "model").rglob("*.onnx"):
+        network.write_bytes(b"another one")
+    assert client.get("/readyz").status_code == 200
+    assert client.post("/v1/search", json=ASKED).status_code == 200
+    assert client.post("/v1/items", files={"file": ("a.txt", b"a dog")}).status_code == 201
+    [picture, *_] = sorted((world / "corpus").rglob("*.jpg"))
+    assert client.post("/v1/items", files={"file": ("a.jpg", picture.read_bytes() + b"1")}).status_code == 201
 
 
 def test_a_damaged_segment_is_no_clients_mistake(world: Path) -> None:

@@ -52,7 +52,7 @@ def serve(
 
     For a team, with a proxy in front that speaks HTTPS and passes Host on: xmr serve --token-file secret
 
-    Ctrl-C or SIGTERM ends it when what was asked is answered, a second Ctrl-C at once.
+    Ctrl-C, SIGTERM or a closed terminal ends it when what was asked is answered, a second Ctrl-C at once.
 
     Example: xmr serve --port 8000
 
@@ -120,7 +120,7 @@ def _token(token: str | None, token_file: Path | None) -> str | None:
     from xmr.engine.serve.settings import fault_of_token
 
     try:
-        lines = token_file.read_text(encoding="ascii", errors="replace").splitlines()
+        lines = token_file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise XmrError(f"{token_file}: {error.strerror}; name a file with the token on its first line") from None
     if not lines or not lines[0].strip():

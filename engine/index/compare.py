@@ -27,7 +27,7 @@ def compare(
             else:
                 fresh.append(file)
         vanished = _vanished(catalog, known, corpus)
-        renamed = _renamed(fresh, corpus, known)
+        renamed = _renamed(fresh, corpus, {path: file for path, file in known.items() if path not in thinned})
         for old, file in renamed.items():
             if str(file.path) in known:  # it took the place of another one
                 catalog.forget(str(file.path))

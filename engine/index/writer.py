@@ -136,8 +136,7 @@ class Writer:
             paths = dict.fromkeys(entry.path for entry in block.entries if entry.path not in begun)
             for path in self._catalog.held(list(paths)):
                 self._catalog.forget(path)
-            media = {entry.path: MODALITIES[entry.modality].medium for entry in block.entries}
-            media |= {path: medium for path in paths if (medium := medium_of(Path(path))) is not None}
+            media = _given_media(block.entries)
             files = [File(path, None, media[path], None, 0, 0, 0, "", "{}") for path in paths]
             begun.update(zip(paths, self._catalog.add_files(files), strict=True))
             for modality in dict.fromkeys(entry.modality for entry in block.entries):
@@ -287,6 +286,18 @@ def _has_changed(file: CorpusFile) -> bool:
 def _n_between(ids: Sequence[int], first: int, last: int) -> int:
     """How many of ascending ids."""
     return bisect_right(ids, last) - bisect_left(ids, first)
+
+
+def _given_media(entries: "Iterable[Entry]") -> dict[str, str]:
+    """By path: what the ending says, where that can hold what was made of the file."""
+    media: dict[str, str] = {}
+    for entry in entries:
+        modality, named = MODALITIES[entry.modality], medium_of(Path(entry.path))
+        if named is not None and named in modality.read:
+            media[entry.path] = named
+        else:
+            media.setdefault(entry.path, modality.medium)
+    return media
 
 
 def _given_item(files: Mapping[str, int], entry: "Entry") -> Item:

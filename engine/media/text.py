@@ -100,8 +100,8 @@ def _pieces(content: Content, preprocessing: Preprocessing, reading: Reading, no
         else:
             n_unknown += 1
     if n_unknown:
-        what = "subtitles" if content.suffix in SUBTITLES else "lines"
-        notes.append(f"{content}: {n_unknown} {what} left out, none of their words is known to the model")
+        what = ("subtitle" if content.suffix in SUBTITLES else "line") + ("s" if n_unknown > 1 else "")
+        notes.append(f"{content}: {n_unknown} {what} left out, of whose words the model knows none")
 
 
 def _said_in_lines(content: Content, notes: list[str]) -> "Iterator[Said]":

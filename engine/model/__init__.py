@@ -233,6 +233,11 @@ class Model:
             raise XmrError(f"{self.folder}: the network of {name} gives {found}, not {output}; export the model again")
         return outputs[output]
 
+    def open_networks(self) -> None:
+        """All but those of maps, which are opened when they are first asked, as these would be. XmrError."""
+        for modality in self.modalities:
+            self._network(modality)
+
     def _network(self, name: str) -> Network:
         """Opened and checked when it is first asked."""
         with self._opening:

@@ -13,8 +13,8 @@ T = TypeVar("T")
 class Bounded:
     """`run` from the event loop; `close` waits for what is under way.
 
-    Who gives up waiting gives up its place; what a thread does already it does to its end. `n_waiting`: those
-    whose work waits, or is done.
+    Who gives up waiting gives up its place, and what was to be done is let go of; what a thread does already it does to
+    its end. `n_waiting` counts those that wait for an answer.
     """
 
     def __init__(self, name: str, *, n_threads: int = 1, max_waiting: int, said: str) -> None:
@@ -27,9 +27,12 @@ class Bounded:
         if self.n_waiting >= self._max_waiting:
             raise busy(self._said)
         self.n_waiting += 1
+        asked = [work]
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            # what is cancelled stands in the queue until a thread comes to it: by then it holds nothing any more
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: asked.pop()())
         finally:
+            asked.clear()
             self.n_waiting -= 1
 
     async def close(self, last: Callable[[], None] = lambda: None) -> None:

@@ -22,7 +22,7 @@ from xmr.engine.media import media_of
 from xmr.engine.model import Model
 from xmr.engine.serve.bounded import Bounded
 from xmr.engine.serve.current import check_fits
-from xmr.engine.serve.refusals import FULL, Refusal, busy, disk_full, no_item
+from xmr.engine.serve.refusals import FULL, Refusal, busy, disk_full, gone, no_item
 from xmr.engine.serve.uploads import Upload
 
 UPLOADS = "uploads"  # beside the index
@@ -42,6 +42,25 @@ class Taken:
     notes: list[str]
 
 
+@dataclass
+class _Patience:
+    """Of a client that asks for a change, from its request on: until when it waits, and whether it still does."""
+
+    until_s: float
+    is_over: bool = False
+
+    def with_lock(self, write: Callable[[], T]) -> T:
+        """What `write` gives once no other process writes; Refusal where that takes too long, or nobody waits."""
+        while not self.is_over:
+            try:
+                return write()
+            except Locked:
+                if time.monotonic() > self.until_s:
+                    raise busy("another process is writing to the index; ask again when it is done") from None
+                time.sleep(LOCK_AGAIN_S)
+        raise gone()
+
+
 class Changes:
     """The one that writes."""
 
@@ -53,25 +72,33 @@ class Changes:
 
     async def add(self, upload: Upload, name: str) -> Taken:
         """What a file, which is kept under a name, gave; XmrError where nothing in it can be embedded."""
-        return await self._thread.run(partial(self._changed, partial(self._add, upload, name, _deadline_s())))
+        return await self._made(partial(self._add, upload, name))
 
     async def delete(self, item: int, *, whole_file: bool = False) -> list[int]:
         """Ids of what is gone: the item, or all of its file."""
-        return await self._thread.run(partial(self._changed, partial(self._delete, item, whole_file, _deadline_s())))
+        return await self._made(partial(self._delete, item, whole_file))
 
     @property
     def n_waiting(self) -> int:
         """For a change, with the one that is being made."""
         return self._thread.n_waiting
 
+    async def _made(self, change: Callable[[_Patience, Index], T]) -> T:
+        patience = _Patience(time.monotonic() + LOCK_S)
+        try:
+            return await self._thread.run(partial(self._changed, partial(change, patience)))
+        finally:
+            patience.is_over = True
+
     async def close(self) -> None:
         await self._thread.close()
 
     def _changed(self, change: Callable[[Index], T]) -> T:
-        """Refusal where the disk is full."""
+        """Refusal where the disk is full; UnreadableError where the index cannot be asked."""
         try:
             index = Index.open(self._index_folder)
             try:
+                check_fits(index, self._model())
                 return change(index)
             finally:
                 index.close()
@@ -80,12 +107,12 @@ class Changes:
                 raise
             raise disk_full() from None
 
-    def _add(self, upload: Upload, name: str, until_s: float, index: Index) -> Taken:
-        check_fits(index, model := self._model())
+    def _add(self, upload: Upload, name: str, patience: _Patience, index: Index) -> Taken:
+        model = self._model()
         path = self._kept(upload, name)
         try:
             corpus = scan([path], media_of(model.modalities))
-            summary = _patiently(lambda: index.add(corpus, model, workers=1, whole=True), until_s)
+            summary = patience.with_lock(lambda: index.add(corpus, model, workers=1, whole=True))
             notes = [_elsewhere(path, len(corpus.unreadable))] if corpus.unreadable else []
             if not (ids := index.items_of(str(path))):
                 said = next(iter([*notes, *summary.errors.values()]), "nothing in it that the model can embed")
@@ -119,15 +146,19 @@ class Changes:
         with suppress(OSError):
             path.parent.rmdir()
 
-    def _delete(self, item: int, whole_file: bool, until_s: float, index: Index) -> list[int]:
+    def _delete(self, item: int, whole_file: bool, patience: _Patience, index: Index) -> list[int]:
         """With the last item of an uploaded file goes the file."""
-        file = index.files_of([item]).get(item)
-        if file is None:
-            raise no_item(item)
-        ids = index.items_of(file.path) if whole_file else [item]
-        _patiently(lambda: index.delete(ids), until_s)
-        path = Path(file.path)
-        if path.parent.parent == self.folder.resolve() and not index.items_of(file.path):
+
+        def write() -> tuple[Path, list[int]]:
+            file = index.files_of([item]).get(item)
+            if file is None:
+                raise no_item(item)
+            ids = index.items_of(file.path) if whole_file else [item]
+            index.delete(ids)
+            return Path(file.path), ids
+
+        path, ids = patience.with_lock(write)
+        if path.parent.parent == self.folder.resolve() and not index.items_of(str(path)):
             self._remove(path)
         return ids
 
@@ -143,22 +174,6 @@ def _elsewhere(table: Path, n_files: int) -> str:
     """No file of this machine is taken because an upload names it."""
     named = "a file that is" if n_files == 1 else f"{n_files} files that are"
     return f"{table}: it names {named} not taken with it; add what it names too"
-
-
-def _deadline_s() -> float:
-    """For a change that is asked for now, whatever it waits for."""
-    return time.monotonic() + LOCK_S
-
-
-def _patiently(write: Callable[[], T], until_s: float) -> T:
-    """Refusal where another process writes for longer than a client waits."""
-    while True:
-        try:
-            return write()
-        except Locked:
-            if time.monotonic() > until_s:
-                raise busy("another process is writing to the index; ask again when it is done") from None
-            time.sleep(LOCK_AGAIN_S)
 
 
 def _is_full(error: OSError | sqlite3.Error) -> bool:

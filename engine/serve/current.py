@@ -13,9 +13,8 @@ def check_fits(index: Index, model: Model) -> None:
         index.check_model(model)
     except XmrError:
         made_with = f"{index.meta['model']} ({index.meta['fingerprint']})"
-        runs = f"{model.name} ({model.fingerprint}), which it opened when it started"
-        said = f"made with model {made_with}, the server runs {runs}; start it again with the other one"
-        raise UnreadableError(f"{index.folder}: {said}") from None
+        said = f"made with model {made_with}, the server runs {model.name} ({model.fingerprint})"
+        raise UnreadableError(f"{index.folder}: {said}; start the server again, with the model of the index") from None
 
 
 class Current:

@@ -21,8 +21,7 @@ from starlette.requests import ClientDisconnect
 from xmr.engine.serve import entrance
 from xmr.engine.serve.entrance import Entrance
 from xmr.engine.serve.messages import App, Message, Receive, Scope, Send, headers_of
-from xmr.engine.serve.patience import GONE
-from xmr.engine.serve.refusals import ENDING, Refusal, busy, ending
+from xmr.engine.serve.refusals import ENDING, GONE, Refusal, busy, ending
 from xmr.engine.serve.service import Service
 from xmr.engine.serve.settings import LOCALHOST, Settings
 from xmr.engine.serve.tokens import WINDOW_S, Tokens

@@ -19,9 +19,9 @@ from xmr.engine.serve import decoding
 from xmr.engine.serve.kept import KEPT, is_held, revalidated
 from xmr.engine.serve.patience import while_waited
 from xmr.engine.serve.place import FileAnswer, Stretch, content_of, open_content, shown_path, state_of, stretch_of
-from xmr.engine.serve.reading import file_in
+from xmr.engine.serve.reading import file_in, shown
 from xmr.engine.serve.refusals import Refusal, no_item
-from xmr.engine.serve.replies import OF_ITEMS, Added, Deleted, Hit, Waveform
+from xmr.engine.serve.replies import OF_ITEMS, Added, Deleted, ItemAnswer, Waveform
 from xmr.engine.serve.search import written_item
 from xmr.engine.serve.service import Served, Service
 from xmr.engine.serve.shapes import FILE_BODY, LARGEST
@@ -47,11 +47,12 @@ PLAIN = "text/plain; charset=utf-8"  # nothing of a corpus is ever shown as a pa
 T = TypeVar("T")
 
 
-@router.get("/v1/items/{item:int}", response_model=Hit)
+@router.get("/v1/items/{item:int}", response_model=ItemAnswer)
 async def one(item: Id, service: Served) -> dict[str, Any]:
     """What is known of an item."""
     found, file = await known(item, service)
-    return written_item(found, file)
+    n_of_file = await service.lookups.ask(lambda index: len(index.items_of(file.path)))
+    return written_item(found, file) | {"n_of_file": n_of_file}
 
 
 @router.get("/v1/items/{item:int}/media", response_class=Response)
@@ -163,7 +164,9 @@ def _kind(name: str, mime: str | None) -> str:
         medium = essence.partition("/")[0]
     kinds = {"image": "image", "audio": "sound", "video": "video", "text": "text"}
     if medium not in kinds:
-        raise Refusal(422, "bad_file", "neither a picture, sound, video nor text by its name; give it its usual ending")
+        ending = shown(Path(name).suffix)
+        found = f"a file that ends in {ending} found" if ending else "a file without an ending found"
+        raise Refusal(422, "bad_file", f"{found}; send a picture, sound, video or text, with its usual ending")
     return kinds[medium]
 
 

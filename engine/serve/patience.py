@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from xmr.engine.serve.refusals import Refusal, too_slow
+from xmr.engine.serve.refusals import gone, too_slow
 from xmr.engine.serve.service import service_of
 
-GONE = 499  # as nginx counts it; nobody reads it
 SOON_S = 0.05  # that an answer may take before it is worth looking whether somebody waits
 
 T = TypeVar("T")
@@ -32,20 +31,20 @@ async def while_waited(request: Request, work: Coroutine[Any, Any, T], *, is_lim
 
 async def _first(working: "asyncio.Future[Any]", request: Request, answer_s: float) -> None:
     """Until it is done; Refusal where the client goes first, or the time is over."""
-    gone = asyncio.ensure_future(_gone(request))
+    left = asyncio.ensure_future(_left(request))
     try:
         limit_s = None if math.isinf(answer_s) else answer_s
-        await asyncio.wait({working, gone}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, left}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return
-        if gone.done():
-            gone.result()  # or what the rest of the body was refused for
-            raise Refusal(GONE, "gone", "the client went away; ask again and wait for the answer")
+        if left.done():
+            left.result()  # or what the rest of the body was refused for
+            raise gone()
         raise too_slow(answer_s)
     finally:
-        gone.cancel()
+        left.cancel()
 
 
-async def _gone(request: Request) -> None:
+async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

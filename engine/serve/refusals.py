@@ -10,6 +10,7 @@ from xmr.engine.errors import XmrError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError
 RETRY_S = 1  # until a client may ask again
 ENDING = "ending"
+GONE = 499  # as nginx counts it; nobody reads it
 
 Places = Iterable[tuple[Path | str, str]]  # on this machine, and what a client reads instead
 
@@ -48,6 +49,11 @@ def ending() -> Refusal:
 def too_slow(answer_s: float) -> Refusal:
     """No client should try this again as it is."""
     return Refusal(503, "too_slow", f"no answer within {answer_s:g} s; ask for something simpler, or again later")
+
+
+def gone() -> Refusal:
+    """For the log's measures alone."""
+    return Refusal(GONE, "gone", "the client went away; ask again and wait for the answer")
 
 
 def disk_full() -> Refusal:

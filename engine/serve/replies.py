@@ -44,6 +44,13 @@ class Hit(BaseModel):
     waveform: str | None = None
 
 
+class ItemAnswer(Hit):
+    """An item that is asked for by its id."""
+
+    model_config = ConfigDict(json_schema_extra={"example": A_HIT | {"rank": None, "score": None, "n_of_file": 1}})
+    n_of_file: int = Field(description="Items of its file, with this one.")
+
+
 class SearchAnswer(BaseModel):
     """The hits, best first, of one version of the index."""
 

@@ -88,7 +88,7 @@ class Service:
     async def start(self) -> None:
         """XmrError where index and model cannot be opened, or do not fit each other."""
         self._model = await self.batcher.start()
-        self.measures.watch(self.batcher)
+        self.measures.watch(self.batcher, self.changes)
 
     async def stop(self) -> None:
         """What waits is answered first; whatever fails, the processes end and the uploads go."""
@@ -135,7 +135,10 @@ class Service:
         return told(error, places)
 
     def _open_model(self) -> Model:
-        return Model.open(self.model_folder, self.settings.device, self.settings.runtime, purpose="query")
+        """With its networks: what is put into its folder later is not what questions are answered with."""
+        model = Model.open(self.model_folder, self.settings.device, self.settings.runtime, purpose="query")
+        model.open_networks()
+        return model
 
 
 def service_of(request: Request) -> Service:

@@ -11,10 +11,12 @@ TOKEN_LENGTH = 8  # at least
 
 def fault_of_token(text: str) -> str:
     """What was found, and what to do; empty for a good one."""
-    if not (text.isascii() and text.isprintable()):
-        return "a token with other characters than those of printable ASCII found; use letters and digits"
+    for place, letter in enumerate(text, 1):
+        if not (letter.isascii() and letter.isprintable()):
+            where = f"character {place} of the token, U+{ord(letter):04X}"
+            return f"{where}, is not printable ASCII; use letters and digits"
     if len(text) < TOKEN_LENGTH:
-        return f"a token of less than {TOKEN_LENGTH} characters found; make a longer one"
+        return f"a token of fewer than {TOKEN_LENGTH} characters found; make a longer one"
     return ""
 
 
@@ -38,7 +40,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.token is not None and (fault := fault_of_token(self.token)):
-            raise UsageError(fault)
+            raise UsageError(f"--token: {fault}")
         if not self.is_local and self.token is None and not self.insecure:
             raise UsageError(
                 f"--host {self.host!r}: other machines could ask; give them a --token, or pass --insecure to let all in"

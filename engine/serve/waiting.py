@@ -21,7 +21,7 @@ from xmr.engine.answer import Answer, Wanted
 from xmr.engine.catalog import File
 from xmr.engine.model import Embeddings
 from xmr.engine.question import Part
-from xmr.engine.serve.refusals import busy
+from xmr.engine.serve.refusals import busy, ending
 
 WINDOW_S = 0.003  # that a turn waits for as many questions as the last one had
 MAX_BATCH = 64  # quick questions of a turn
@@ -168,7 +168,7 @@ class Waiting:
 
     def _check_room(self, one: Question | Page) -> None:
         if self._is_ending:
-            raise busy("the server is ending; ask again when it is back")
+            raise ending()
         if len(self) >= self._max_waiting:
             self._forget_the_gone()
         if len(self) >= self._max_waiting:

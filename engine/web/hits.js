@@ -6,7 +6,6 @@ import { stop } from "./playing.js";
 import { toAddress } from "./question.js";
 import { Sound } from "./sound.js";
 import { openLink, smallView } from "./view.js";
-import { itemName } from "./writing.js";
 
 /**
  * @typedef {import("./server.js").Hit} Hit
@@ -195,7 +194,7 @@ function details(hit, remove) {
     make("dt", {}, shown(name)),
     make("dd", { dir: "auto" }, shown(typeof value === "string" ? value : JSON.stringify(value))),
   ]);
-  const label = `Delete ${itemName(hit)} from the index`;
+  const label = `Delete ${shown(hit.path)} from the index`;
   return make(
     "details",
     { name: "details" },

@@ -241,8 +241,8 @@ async function recount() {
 /** A reader who comes back to the page is told that its hits are of an index that has changed. */
 async function noticeChange() {
   if (document.visibilityState !== "visible" || !version || !isAsked(question)) return;
-  const now = await info().catch(() => known);
-  if (now.version !== undefined && now.version !== version) the("changed").hidden = false; // no answer takes it back
+  const [asked, now] = [version, await info().catch(() => known)];
+  if (now.version && now.version !== version && asked === version) the("changed").hidden = false; // and so it stays
 }
 
 function watch() {

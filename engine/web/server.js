@@ -68,7 +68,7 @@ export function search(body, signal) {
   return post("/v1/search", body, signal);
 }
 
-/** @param {number} id @returns {Promise<Hit>} */
+/** @param {number} id @returns {Promise<Hit & {n_of_file?: number}>} */
 export function item(id) {
   return call(`/v1/items/${id}`);
 }

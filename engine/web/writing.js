@@ -1,6 +1,6 @@
 /** Adding files to the index and deleting items from it, where the server may write. */
 import { clock, make, shown, the } from "./element.js";
-import { addItem, deleteItem } from "./server.js";
+import { addItem, deleteItem, item } from "./server.js";
 import { alarm, tell } from "./states.js";
 
 /** @typedef {import("./server.js").Hit} Hit */
@@ -56,11 +56,12 @@ async function add(files, changed) {
  * @param {() => void} changed the index
  */
 export async function remove(hit, card, changed) {
-  const answer = await confirmed(hit);
-  if (!answer) return;
-  const isWholeFile = answer === "file";
-  let gone;
+  let isPart, isWholeFile, gone;
   try {
+    isPart = ((await item(hit.id)).n_of_file ?? 1) > 1;
+    const answer = await confirmed(hit, isPart);
+    if (!answer) return;
+    isWholeFile = answer === "file";
     gone = await deleteItem(hit.id, isWholeFile);
   } catch (error) {
     alarm(error instanceof Error ? error.message : String(error));
@@ -72,28 +73,22 @@ export async function remove(hit, card, changed) {
   const next = staying.find((one) => cards.indexOf(one) > cards.indexOf(card)) ?? staying.at(-1);
   for (const one of cards) if (ids.has(one.dataset.item)) one.parentElement?.remove();
   (next ?? the("words")).focus();
-  tell(`${isWholeFile ? shown(hit.path) : itemName(hit)} is deleted from the index.`);
+  tell(`${isPart && !isWholeFile ? partName(hit) : shown(hit.path)} is deleted from the index.`);
   changed();
 }
 
-/** An item by its file, and by its place there where that holds others too. @param {Hit} hit */
-export function itemName(hit) {
-  return [placeOf(hit), shown(hit.path)].filter(Boolean).join(" of ");
-}
-
-/** @param {Hit} hit */
-function placeOf(hit) {
-  if (hit.line) return `line ${hit.line}`;
-  if (hit.start_s === null) return "";
+/** An item by its place in its file. @param {Hit} hit */
+function partName(hit) {
   const end = hit.end_s === null ? "" : ` to ${clock(hit.end_s)}`;
-  return `the ${hit.modality} from ${clock(hit.start_s)}${end}`;
+  const seconds = hit.start_s === null ? "" : ` from ${clock(hit.start_s)}${end}`;
+  return `${hit.line ? `line ${hit.line}` : `the ${hit.modality}${seconds}`} of ${shown(hit.path)}`;
 }
 
-/** @param {Hit} hit @returns {Promise<string>} "item", "file" or, to keep it, "" */
-function confirmed(hit) {
+/** @param {Hit} hit @param {boolean} isPart of a file @returns {Promise<string>} "item", "file" or, to keep it, "" */
+function confirmed(hit, isPart) {
   const dialog = the("deleting");
-  const isPart = placeOf(hit) !== "";
-  the("deleting-what").replaceChildren("Delete ", make("bdi", {}, itemName(hit)), " from the index?");
+  const name = isPart ? partName(hit) : shown(hit.path);
+  the("deleting-what").replaceChildren("Delete ", make("bdi", {}, name), " from the index?");
   the("deleting-file").hidden = !isPart;
   the("deleting-item").textContent = isPart ? "Delete this part" : "Delete";
   dialog.returnValue = "";
