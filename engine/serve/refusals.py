@@ -10,7 +10,7 @@ from xmr.engine.errors import XmrError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of an OSError
 RETRY_S = 1  # until a client may ask again
 ENDING = "ending"
-GONE = 499  # as nginx counts it; nobody reads it
+GONE = 499  # as nginx counts it
 
 Places = Iterable[tuple[Path | str, str]]  # on this machine, and what a client reads instead
 
@@ -52,7 +52,7 @@ def too_slow(answer_s: float) -> Refusal:
 
 
 def gone() -> Refusal:
-    """For the log's measures alone."""
+    """Nobody is left to read it; /metrics counts it."""
     return Refusal(GONE, "gone", "the client went away; ask again and wait for the answer")
 
 
