@@ -198,7 +198,7 @@ def test_a_hit_is_shown_large_and_the_next_by_keys(page: Page, server: Standin) 
     until(page, f"document.getElementById('large-title').textContent !== {first!r}")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog#large", state="hidden")
-    assert page.evaluate("[...document.querySelectorAll('.card')].indexOf(document.activeElement)") == 1
+    until(page, "[...document.querySelectorAll('.card')].indexOf(document.activeElement) === 1")
 
 
 def test_where_is_asked_of_the_whole_question(page: Page, server: Standin) -> None:

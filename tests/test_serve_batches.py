@@ -208,7 +208,7 @@ def test_what_waits_is_answered_before_the_end_and_nothing_after(
                 await until(lambda: len(turns) == 1 and turns[0] + batcher.n_waiting == 10)
                 stopping = asyncio.create_task(batcher.stop())
                 await asyncio.sleep(0)
-                with pytest.raises(Refusal, match="ending"):
+                with pytest.raises(Refusal, match="the server ends"):
                     await batcher.search(in_words("too late"))
                 go.set()
                 await stopping

@@ -147,8 +147,18 @@ def test_open_answers_a_browser_that_stays_in_the_foreground(finished_world: Pat
         assert server.wait(LATE_S) == 130
 
 
-def test_a_server_whose_terminal_is_closed_ends_as_if_it_was_told_to(finished_world: Path) -> None:
-    with process(finished_world) as (server, _):
+@pytest.mark.parametrize("is_to_outlive", [False, True])
+def test_a_server_whose_terminal_is_closed_ends_as_if_it_was_told_to(finished_world: Path, is_to_outlive: bool) -> None:
+    """Unless who started it ignored that already, as nohup does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if is_to_outlive else signal.SIG_DFL)
+    with process(finished_world) as (server, line):
+        signal.signal(signal.SIGHUP, before)
+        if is_to_outlive:
+            server.send_signal(signal.SIGHUP)
+            assert asked(port_of(line), "/healthz")[0] == 200
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(LATE_S) == 0
+            return
         server.send_signal(signal.SIGHUP)
         assert server.wait(LATE_S) == 0
         assert (server.stderr.read() if server.stderr else "") == ""
