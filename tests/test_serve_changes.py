@@ -276,7 +276,7 @@ def test_an_item_that_goes_while_its_deletion_waits_is_not_there(client: TestCli
     assert rest.json() == {"deleted": second, "ids": [second]}
 
 
-def test_what_clients_that_left_had_sent_is_let_go_of(world: Path) -> None:
+def test_what_clients_that_left_had_sent_is_let_go_of() -> None:
     class Sent:
         """Stands for an upload of many bytes."""
 
@@ -302,6 +302,13 @@ def test_what_clients_that_left_had_sent_is_let_go_of(world: Path) -> None:
     asyncio.run(work())
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for another process gives up for no other reason than that its client has gone."""
+    monkeypatch.setattr(changes, "LOCK_S", 100 * LATE_S)
+
+
+@pytest.mark.usefixtures("patient")
 def test_the_first_change_in_line_is_not_made_either_when_its_client_has_gone(world: Path) -> None:
     app = app_of(world, writable=True)
     with listening(app) as port, (world / ".xmr" / "index" / "writer.lock").open("w") as lock:
@@ -317,6 +324,7 @@ def test_the_first_change_in_line_is_not_made_either_when_its_client_has_gone(wo
     assert "a dog in the rain leaves" not in texts
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_change_whose_client_has_gone_is_not_made(world: Path) -> None:
     app = app_of(world, writable=True)
     with listening(app) as port, (world / ".xmr" / "index" / "writer.lock").open("w") as lock:
